@@ -1,0 +1,187 @@
+"""The house rules that a machine can check: who imports whom, what loads when, what must not be shipped."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import msgm
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+
+# room: the rooms it may import, each of which stands above it. Every room may import `errors` and itself.
+ROOMS = {
+    "errors": "",
+    "sde": "",
+    "times": "sde",
+    "score": "sde",
+    "networks": "",
+    "checkpoint": "sde score networks",
+    "forgetting": "sde times score",
+    "data": "",
+    "training": "sde times score checkpoint forgetting data",
+    "sampling": "sde score",
+    "likelihood": "sde score",
+    "evaluation": "score networks checkpoint data sampling likelihood",
+}
+LIBRARY = " ".join(ROOMS)
+ROOMS["experiments"] = LIBRARY
+# `msgm` itself only gathers the public names; the faces take theirs from there, as a user does.
+ROOMS["msgm"] = LIBRARY
+ROOMS["app"] = ROOMS["cli"] = f"{LIBRARY} experiments msgm"
+ROOMS["__main__"] = "cli"
+
+HEAVY = set("accelerate datasets diffusers gradio jinja2 matplotlib pyarrow rich transformers".split())
+BANNED = {"torchvision"}
+
+
+def room(module: str) -> str:
+    """The room of a dotted name: that of ``msgm.data.requests`` is ``data``, that of ``msgm`` is ``msgm``."""
+    return module.split(".")[1] if "." in module else module
+
+
+def imported(node: ast.AST, module: str, *, package: bool) -> list[str]:
+    """The dotted names that an import statement of ``module`` asks for; none for any other node."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    parts = module.split(".")
+    here = parts[: len(parts) - node.level + package] if node.level else []
+    base = ".".join([*here, *filter(None, [node.module])])
+    if base != "msgm":
+        return [base]
+    # `from msgm import sampling` enters a room; `from msgm import load` asks the package for a public name.
+    return [f"msgm.{alias.name}" if alias.name in ROOMS else "msgm" for alias in node.names]
+
+
+def on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes below this one that run when the module is imported: no functions, no type-only imports."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from on_import(child)
+
+
+def violations(text: str, module: str, *, package: bool = False) -> list[str]:
+    """What the source ``text`` of ``module`` does against the rules, one line each."""
+    own, tree, found = room(module), ast.parse(text), []
+    if own not in ROOMS:
+        return [f"{module}: no such room as {own!r}; give it a line in ROOMS and in the documentation"]
+    allowed = {own, "errors", *ROOMS[own].split()}
+    for node in ast.walk(tree):
+        for name in imported(node, module, package=package):
+            top = name.split(".")[0]
+            if top == "msgm" and room(name) not in allowed:
+                found.append(f"{module}:{node.lineno}: {own} may not import {room(name)}")
+            if top in BANNED:
+                found.append(f"{module}:{node.lineno}: nothing may import {top}")
+    for node in on_import(tree):
+        for name in imported(node, module, package=package):
+            if (top := name.split(".")[0]) in HEAVY:
+                found.append(f"{module}:{node.lineno}: import {top} inside the function that uses it")
+    return found
+
+
+def dotted(path: Path) -> str:
+    """``src/msgm/data/requests.py`` -> ``msgm.data.requests``."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = sorted((SOURCE / "msgm").rglob("*.py"))
+
+
+def test_rooms_only_depend_on_rooms_above_them() -> None:
+    above: set[str] = set()
+    for name, allowed in ROOMS.items():
+        assert set(allowed.split()) <= above, name
+        above.add(name)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_point_one_way(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert violations(text, dotted(path), package=path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("msgm.forgetting.terms", "from ..networks import MLP"),
+        ("msgm.forgetting.terms", "def f():\n    from msgm.networks import MLP"),
+        ("msgm.forgetting.terms", "from msgm import networks"),
+        ("msgm.forgetting.terms", "import msgm.networks as n"),
+        ("msgm.sampling", "from . import experiments"),
+        ("msgm.sampling", "from . import unlearn"),
+        ("msgm.sampling", "import msgm"),
+        ("msgm.sampling", "class A:\n    from .cli import main"),
+        ("msgm.sde", "if TYPE_CHECKING:\n    from .score import ScoreModel"),
+        ("msgm.sde", "try:\n    import rich.table\nexcept ImportError:\n    rich = None"),
+        ("msgm.sde", "from matplotlib import pyplot"),
+        ("msgm.data.datasets", "def f():\n    from torchvision.datasets import MNIST"),
+        ("msgm.attic", ""),
+    ],
+)
+def test_a_forbidden_import_is_flagged(module: str, text: str) -> None:
+    assert len(violations(text, module)) == 1
+
+
+def test_a_forbidden_import_of_a_package_is_flagged() -> None:
+    assert violations("from ..networks import MLP", "msgm.forgetting", package=True) != []
+    assert violations("from .terms import Redirect", "msgm.forgetting", package=True) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("msgm.training", "from .forgetting.terms import Redirect\nfrom .errors import UserError"),
+        ("msgm.forgetting.methods", "from . import terms\nfrom .combine import Weighted\nfrom .. import score"),
+        ("msgm.networks", "def f():\n    from diffusers import UNet2DModel"),
+        ("msgm.networks", "if TYPE_CHECKING:\n    from diffusers import UNet2DModel"),
+        ("msgm.cli", "def f():\n    import msgm\n    from msgm.experiments import toy"),
+        ("msgm.__main__", "from msgm.cli import main"),
+    ],
+)
+def test_an_allowed_import_is_not_flagged(module: str, text: str) -> None:
+    assert violations(text, module) == []
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, msgm.cli; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    assert "msgm.cli" in loaded.stdout.split()
+    assert not {"torch", *HEAVY, *BANNED} & set(loaded.stdout.split())
+
+
+def test_one_version_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert msgm.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# Where a developer's files lie. The look-behind lets addresses pass (https://host/home/).
+MACHINE_PATH = re.compile(rb"(?<![\w.])/(?:Users|home|mnt|root|tmp|work)/|\.\./shared\b")
+
+
+def test_no_path_of_a_developers_machine_is_shipped() -> None:
+    assert MACHINE_PATH.search(b'--out "/tmp/run"')
+    assert not MACHINE_PATH.search(b"https://example.org/home/page and runs/work/x")
+    shipped = [path for path in SOURCE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert shipped
+    assert [str(path.relative_to(ROOT)) for path in shipped if MACHINE_PATH.search(path.read_bytes())] == []
