@@ -82,6 +82,8 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
 class MLP(nn.Module):
     """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label."""
 
+    omega: Tensor
+
     def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, frequencies: int = 16) -> None:
         super().__init__()
         self.config: dict[str, Any] = {"dim": dim, "width": width, "depth": depth, "frequencies": frequencies}
