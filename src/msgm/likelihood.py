@@ -154,7 +154,7 @@ def _integrate(
             return slope.detach(), _divergence(slope, y, streams)
 
     y = x / math.exp(first)
-    change = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    change = torch.zeros(len(x), dtype=torch.float64)
     for i in range(steps):
         u = low + i * width
         k1, d1 = flow(u, y)
@@ -165,12 +165,12 @@ def _integrate(
         change += width / 6 * (d1 + 2 * d2 + 2 * d3 + d4)
         if tick is not None:
             tick()
-    end = math.exp(last) * y.double().flatten(1)
+    end = math.exp(last) * y.cpu().double().flatten(1)
     prior = -0.5 * (end / sde.prior_std).square().sum(1) - dims * math.log(
         math.sqrt(2 * math.pi) * sde.prior_std
     )
     nats: Tensor = prior + dims * (last - first) + change
-    return nats.cpu()
+    return nats
 
 
 def _divergence(value: Tensor, y: Tensor, streams: Streams | None) -> Tensor:
@@ -178,13 +178,13 @@ def _divergence(value: Tensor, y: Tensor, streams: Streams | None) -> Tensor:
     if streams is not None:
         probe = streams.rademacher(y)
         (grad,) = torch.autograd.grad(value, y, probe)
-        estimate: Tensor = (grad * probe).double().flatten(1).sum(1)
+        estimate: Tensor = (grad * probe).flatten(1).cpu().double().sum(1)
         return estimate
     flat = value.flatten(1)
-    total = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+    total = torch.zeros(len(y), dtype=torch.float64)
     for j in range(flat.shape[1]):
         (grad,) = torch.autograd.grad(flat[:, j].sum(), y, retain_graph=True)
-        total += grad.flatten(1)[:, j].double()
+        total += grad.flatten(1)[:, j].cpu()
     return total
 
 

@@ -25,8 +25,8 @@ class GaussianMixture:
     """``sum_k weights_k N(means_k, stds_k^2 I)`` in d dimensions, in float64.
 
     ``weights`` (K,) positive, made to sum to one; ``means`` (K, d); ``stds`` (K,) or one number for all.
-    Methods take points x (B, d); with ``sde`` and ``t``, of shape () or (B,), they speak of the data noised to
-    time t, without them of the clean data.
+    Methods take points x (B, d); with ``sde`` and ``t``, of shape () or (B,), they speak of the data noised
+    to time t, without them of the clean data.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class GaussianMixture:
 
 
 class _ExactNoise(nn.Module):
-    """``network(x, label)`` = E[eps | x_t], t found back from the label that the process shows to networks."""
+    """``network(x, label)`` = E[eps | x_t], with t found back from the label that networks are shown."""
 
     def __init__(self, mixture: GaussianMixture, sde: SDE) -> None:
         super().__init__()

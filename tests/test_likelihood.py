@@ -1,0 +1,208 @@
+"""Likelihoods against exact densities; their errors against what they claim; divergence is flagged."""
+
+import math
+
+import pytest
+import torch
+from oracle import RETAIN, SDES, TOY, UNEVEN, GaussianNetwork, gaussian_model, scalar, slope
+from torch import nn
+
+from msgm.errors import UserError
+from msgm.experiments.mixture import GaussianMixture
+from msgm.likelihood import Likelihood, log_likelihood
+from msgm.networks import MLP
+from msgm.score import ScoreModel
+from msgm.sde import SDE, VESDE, VPSDE
+
+EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
+
+
+def points(n: int = 16) -> torch.Tensor:
+    return UNEVEN.sample(n, torch.Generator().manual_seed(0))
+
+
+def pixels(n: int, shape: tuple[int, ...] = (1, 4, 4)) -> torch.Tensor:
+    return torch.randint(60, 220, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@EACH_SDE
+def test_exact_divergence_gives_the_exact_density(sde: SDE) -> None:
+    # What remains is that x_1 is taken to follow the prior: less than the tolerance when the data are centred
+    # and, for VE, sigma_max is far beyond them.
+    sde = VESDE(sigma_max=2000.0) if isinstance(sde, VESDE) else sde
+    centre = (UNEVEN.weights[:, None] * UNEVEN.means).sum(0)
+    mixture = GaussianMixture(UNEVEN.weights, UNEVEN.means - centre, UNEVEN.stds)
+    x = points() - centre
+    found = log_likelihood(mixture.as_model(sde), x, probes="exact", steps=60)
+    exact = mixture.log_density(x, sde, scalar(sde.t_min))
+    torch.testing.assert_close(found.nats, exact, rtol=0, atol=1e-3)
+    assert found.reliable
+    assert found.bits_per_dim is None
+    assert torch.equal(found.values, found.nats)
+
+
+def test_the_toys_table_is_reproduced_by_the_ode() -> None:
+    sde, generator = VESDE(), torch.Generator().manual_seed(2)
+    for mixture in (TOY, RETAIN):
+        x = RETAIN.sample(400, generator)
+        mean, error = log_likelihood(mixture.as_model(sde), x, probes="exact", batch=400).mean()
+        exact = mixture.log_density(x, sde, scalar(sde.t_min))
+        assert abs(mean - exact.mean().item()) < 2e-3
+        assert math.isclose(error, exact.std().item() / 20, rel_tol=0.05)
+
+
+@pytest.mark.parametrize("name", ["ve", "vp"])
+def test_the_integrator_is_of_fourth_order(name: str) -> None:
+    model, x = UNEVEN.as_model(SDES[name]), points(8)
+
+    def run(steps: int) -> torch.Tensor:
+        return log_likelihood(model, x, probes="exact", steps=steps, check=False).nats
+
+    reference = run(512)
+    errors = [(run(steps) - reference).abs().mean().item() for steps in (24, 48, 96)]
+    assert 3.6 < slope(errors) < 4.5, errors
+
+
+def test_random_probes_are_unbiased_and_their_error_is_honest() -> None:
+    sde, x = VPSDE(), points(12)
+    model = UNEVEN.as_model(sde)
+    exact = log_likelihood(model, x, probes="exact", steps=16, check=False).nats
+    found = log_likelihood(model, x, steps=16, repeats=60, check=False)
+    scores = (found.nats - exact) / found.stderr
+    assert float(scores.abs().max()) < 4
+    assert 0.4 < float(scores.square().mean()) < 2.2
+    assert bool(log_likelihood(model, x, steps=4, check=False).stderr.isnan().all())
+
+
+def test_images_are_dequantised_and_reported_in_bits_per_dim() -> None:
+    """For Gaussian pixels E_u[-log N((pixel + u) / 128 - 1)] is a quadratic, and probes have no noise."""
+    mean, std, sde, repeats = 0.1, 0.4, VPSDE(), 50
+    images, model = pixels(5), gaussian_model(sde, (1, 4, 4), mean, std)
+    found = log_likelihood(model, images, steps=48, repeats=repeats, check=False)
+    t = scalar(sde.t_min)
+    variance = float(sde.alpha(t) ** 2 * std**2 + sde.sigma(t) ** 2)
+    offset = (images.double() + 0.5) / 128 - 1 - float(sde.alpha(t)) * mean
+    nats = -0.5 * ((offset.square() + 1 / (12 * 128**2)) / variance + math.log(2 * math.pi * variance))
+    exact = -nats.flatten(1).mean(1) / math.log(2) + 7
+    assert found.bits_per_dim is not None
+    assert bool(((found.bits_per_dim - exact).abs() < 4 * found.stderr + 1e-5).all())
+    torch.testing.assert_close(found.bits_per_dim, -found.nats / (16 * math.log(2)) + 7)
+    # The spread of the draws is that of u alone.
+    spread = 2 * offset / 128 / (2 * variance * math.log(2) * math.sqrt(12))
+    expected = spread.square().flatten(1).sum(1).sqrt() / 16 / math.sqrt(repeats)
+    torch.testing.assert_close(found.stderr, expected, rtol=0.4, atol=0)
+
+
+def test_an_image_does_not_depend_on_the_others_nor_on_the_batch() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ScoreModel(nn.Sequential(), VESDE(), shape=(6,))
+        model.network = MLP(dim=6, width=32)
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(3))
+    whole = log_likelihood(model, x, steps=6, repeats=2)
+    parts = log_likelihood(model, x, steps=6, repeats=2, batch=2)
+    torch.testing.assert_close(parts.nats, whole.nats, rtol=0, atol=1e-4)
+    torch.testing.assert_close(parts.doubling, whole.doubling, rtol=0, atol=1e-4)
+    others = x.clone()
+    others[1:] = 50  # far from any data: a step-size control shared by the batch would shrink
+    alone = log_likelihood(model, others, steps=6, repeats=2)
+    torch.testing.assert_close(alone.nats[0], whole.nats[0], rtol=0, atol=1e-4)
+    assert not torch.allclose(log_likelihood(model, x, steps=6, repeats=2, seed=1).nats, whole.nats)
+
+
+def test_doubling_compares_two_grids_on_the_same_points() -> None:
+    model, x = UNEVEN.as_model(VESDE()), points(6)
+    coarse = log_likelihood(model, x, probes="exact", steps=8, check=False)
+    fine = log_likelihood(model, x, probes="exact", steps=16, check=False)
+    full = log_likelihood(model, x, probes="exact", steps=8)
+    some = log_likelihood(model, x, probes="exact", steps=8, check=2)
+    assert (coarse.nfe, fine.nfe, full.nfe, some.nfe) == (32, 64, 64, 32)
+    torch.testing.assert_close(full.nats, fine.nats)
+    torch.testing.assert_close(full.doubling, fine.nats - coarse.nats)
+    torch.testing.assert_close(some.nats, coarse.nats)
+    torch.testing.assert_close(some.doubling, full.doubling[:2])
+    assert len(coarse.doubling) == 0
+    assert not coarse.reliable  # nothing vouches for it
+    images = pixels(4)
+    checked = log_likelihood(gaussian_model(VESDE(), (1, 4, 4)), images, steps=6)
+    plain = [
+        log_likelihood(gaussian_model(VESDE(), (1, 4, 4)), images, steps=steps, check=False).values
+        for steps in (6, 12)
+    ]
+    torch.testing.assert_close(checked.doubling, plain[1] - plain[0])
+
+
+@pytest.mark.parametrize("factor", [3.0, 50.0, math.nan])
+@pytest.mark.parametrize("probes", ["exact", "rademacher"])
+def test_a_diverged_network_is_flagged(factor: float, probes) -> None:
+    class Diverged(nn.Module):
+        """Far too large, and rough in x, as a forget term without a bound leaves a network."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x, label):
+            return factor * self.inner(x, label) + factor * (40 * x).sin()
+
+    model = RETAIN.as_model(VESDE())
+    x = TOY.sample(100, torch.Generator().manual_seed(4))
+    assert log_likelihood(model, x, probes="exact").reliable
+    model.network = Diverged(model.network)
+    assert not log_likelihood(model, x, probes=probes).reliable
+
+
+def test_a_merely_large_network_is_flagged_too() -> None:
+    model = gaussian_model(VESDE(), (2,), factor=50.0)
+    assert not log_likelihood(model, torch.zeros(20, 2) + 0.3, probes="exact").reliable
+
+
+def test_reliability_weighs_the_mean_change_against_its_own_noise() -> None:
+    def result(doubling: list[float], value: float = 3.0, dims: int = 1) -> Likelihood:
+        values = torch.full((len(doubling),), value, dtype=torch.float64)
+        change = torch.tensor(doubling, dtype=torch.float64)
+        return Likelihood(nats=values, bits_per_dim=values, stderr=values, doubling=change, nfe=1, dims=dims)
+
+    assert result([0.02, -0.01, 0.03, 0.0]).reliable
+    assert not result([0.08, 0.07, 0.09, 0.08]).reliable
+    assert result([0.08, 0.07, 0.09, 0.08], value=20.0).reliable  # within 1 %
+    assert not result([3.0, -3.0, 2.9, -2.9]).reliable  # no mean change, but nothing is known
+    assert not result([0.0, math.inf]).reliable
+    assert not result([0.0, 0.0], value=math.nan).reliable
+
+
+def test_evaluations_progress_and_mode() -> None:
+    model = gaussian_model(VESDE(), (2,)).train()
+    network, done = model.network, []
+    assert isinstance(network, GaussianNetwork)
+    found = log_likelihood(model, torch.zeros(10, 2), steps=3, repeats=2, check=5, batch=4, tick=done.append)
+    assert found.nfe == 12
+    assert network.images == 2 * (10 * 12 + 5 * 24)
+    assert math.isclose(sum(done), 10)
+    assert model.training
+    assert network.mean.grad is None
+    assert not found.nats.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), "1x4x4.*3x4x4"),
+        (torch.zeros(2, 1, 8, 8), "1x4x4.*1x8x8"),
+        (torch.zeros(1, 4, 4), "1x4x4"),
+        (torch.zeros(0, 1, 4, 4), "got 0"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.int64), "uint8"),
+    ],
+)
+def test_images_of_another_kind_are_refused_before_any_work(images: torch.Tensor, words: str) -> None:
+    model = gaussian_model(VESDE(), (1, 4, 4))
+    with pytest.raises(UserError, match=words):
+        log_likelihood(model, images)
+    assert isinstance(model.network, GaussianNetwork)
+    assert model.network.calls == 0
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"repeats": 0}, {"batch": 0}])
+def test_counts_below_one_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="at least 1"):
+        log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), **bad)
