@@ -206,3 +206,8 @@ def test_images_of_another_kind_are_refused_before_any_work(images: torch.Tensor
 def test_counts_below_one_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(UserError, match="at least 1"):
         log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), **bad)
+
+
+def test_unknown_probes_are_refused() -> None:
+    with pytest.raises(UserError, match="rademacher"):
+        log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), probes="gauss")  # type: ignore[arg-type]

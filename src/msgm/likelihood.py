@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -95,10 +95,12 @@ def log_likelihood(
     passes instead of one, for small d. Image i's randomness is fixed by (seed, i), whatever the ``batch``.
     ``tick`` drives a progress bar of B images.
 
-    Raises `UserError`, before any work, for images that are not of the model's shape.
+    Raises `UserError`, before any work, for images that are not of the model's shape and for bad settings.
     """
+    if probes not in get_args(Probes):
+        raise UserError(f"probes {probes!r} are unknown; choose one of {', '.join(get_args(Probes))}")
     _validate(model, images, steps, repeats, batch)
-    checked = len(images) if check is True else min(int(check), len(images))
+    checked = len(images) if check is True else max(0, min(check, len(images)))
     dims, quantised = math.prod(model.shape), not images.is_floating_point()
     coarse = torch.empty(repeats, len(images), dtype=torch.float64)
     fine = torch.empty(repeats, checked, dtype=torch.float64)
