@@ -70,14 +70,14 @@ class ImageData:
     def sha256(self) -> str:
         """Digest (hex) of shape, pixels and columns, in the order of the rows.
 
-        It depends neither on how or where the images were stored nor on the order of the columns. Another order
-        of the rows is another digest: a run's draws address rows by number.
+        It does not depend on how or where the images were stored, nor on the order of the columns. Another
+        order of rows is another digest: a run's draws address rows by number.
         """
         shapes = {"images": list(self.images.shape), "columns": sorted(self.columns)}
         digest = hashlib.sha256(json.dumps(shapes).encode())
-        digest.update(self.images.contiguous().numpy().tobytes())
+        digest.update(self.images.contiguous().cpu().numpy().tobytes())
         for column in sorted(self.columns):
-            digest.update(self.columns[column].numpy().astype("<i8").tobytes())
+            digest.update(self.columns[column].cpu().numpy().astype("<i8").tobytes())
         return digest.hexdigest()
 
     def subset(self, index: Tensor | slice | Sequence[int]) -> ImageData:
@@ -102,8 +102,8 @@ def to_model(images: Tensor, generator: torch.Generator | None = None) -> Tensor
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """Model space -> uint8 pixels floor((x + 1)·128) clamped to 0..255 (NaN: 0). Undoes `to_model` exactly."""
-    return ((x.float() + 1) * 128).floor().nan_to_num(nan=0).clamp(0, 255).to(torch.uint8)
+    """Model space -> uint8 pixels floor((x + 1)·128) clamped to 0..255. Exactly undoes `to_model`."""
+    return ((x.float() + 1) * 128).floor().clamp(0, 255).to(torch.uint8)
 
 
 def load_data(
@@ -120,15 +120,15 @@ def load_data(
 
     * ``demo``: the MNIST subset that ships with the package (8,000 training and 2,000 test images);
     * ``mnist``: the idx files, gzipped or not, in ``data_dir``, ``data_dir/mnist`` or ``data_dir/MNIST/raw``;
-    * a folder (or its name inside ``data_dir``) that holds MNIST's idx files; or ``train.parquet`` and
-      ``test.parquet``, or shards ``train-*.parquet`` of them; or images: in ``train/`` and ``test/``, else all of it
-      is the train split. Each sub-folder is a class, numbered in the order of their names; or a ``metadata.csv``
-      beside the images has a column ``file_name`` and integer columns;
-    * a ``.parquet`` file, which is the train split: the image in a column ``image`` (struct with ``bytes``, or the
-      bytes); each integer or boolean column without missing values becomes a column.
+    * a folder, or its name inside ``data_dir``, that holds one of: MNIST's idx files; ``train.parquet`` and
+      ``test.parquet``, or shards ``train-*.parquet``; images in ``train/`` and ``test/``; images, all of
+      them the train split. Each sub-folder of images is a class, numbered in the order of the names; or else a
+      ``metadata.csv`` beside them has a column ``file_name`` and integer columns;
+    * a ``.parquet`` file, which is the train split. The column ``image`` holds encoded images (struct with
+      ``bytes``, or bytes); integer and boolean columns without missing values are kept.
 
-    ``image_size`` crops the middle square and resizes it (bicubic, antialiased). Without it all images must have
-    one size and one number of channels. ``labels`` names the column to use as ``label``.
+    ``image_size`` crops the middle square and resizes it (bicubic, antialiased). Without it all images must
+    have one size and one number of channels. ``labels`` names the column to use as ``label``.
     UserError: a name that means nothing, a missing split, a file that is no complete image (named).
     """
     if split not in ("train", "test"):
@@ -139,36 +139,34 @@ def load_data(
         data = _read_mnist("demo", EMBEDDED, split, image_size)
         return _label(replace(data, source=f"{MNIST_SOURCE}; a random subset"), labels)
     if name == "mnist":
-        return _label(_read_mnist("mnist", _mnist_folder(data_dir), split, image_size), labels)
+        return _label(_read_mnist("mnist", _mnist_folder(data_dir, split), split, image_size), labels)
     path = _find(name, data_dir)
-    if path.is_dir() and _idx_file(path, "train-images-idx3-ubyte"):
-        return _label(_read_mnist(path.name, path, split, image_size), labels)
+    if path.is_dir() and _idx_file(path, split, "images-idx3"):
+        return _label(_read_mnist(path.resolve().name, path, split, image_size), labels)
     if path.is_dir() and not list(path.glob("*.parquet")):
         table, kind = read_folder(path, split, image_size), "folder of images"
     else:
         table, kind = read_parquet(_parquet_files(path, split), image_size), "Parquet file"
     images, columns, names = table
-    source = f"{kind} {path.name}"
-    return _label(
-        ImageData(images=images, columns=columns, name=path.stem, source=source, label_names=names), labels
-    )
+    title = path.resolve().name.removesuffix(".parquet")
+    data = ImageData(images=images, columns=columns, name=title, source=f"{kind} {title}", label_names=names)
+    return _label(data, labels)
 
 
 def mnist(data_dir: str | None = None, *, split: SplitName = "train") -> ImageData:
-    """MNIST: all of it from the idx files in ``data_dir``; without one, the subset that ships with the package."""
+    """MNIST: all of it in the idx files of ``data_dir``, or without one the subset that ships here."""
     return load_data("mnist" if data_dir else "demo", split=split, data_dir=data_dir)
 
 
 def _label(data: ImageData, labels: str | None) -> ImageData:
     """The data with the column ``labels`` as its label."""
-    if labels is None or labels == "label":
-        if labels:
-            _ = data.labels
+    if labels is None:
         return data
     if labels not in data.columns:
         known = ", ".join(sorted(data.columns)) or "none"
         raise UserError(f"{data.name}: no integer column {labels!r} to use as labels; known columns: {known}")
-    return replace(data, columns={**data.columns, "label": data.columns[labels]}, label_names=())
+    names = data.label_names if labels == "label" else ()
+    return replace(data, columns={**data.columns, "label": data.columns[labels]}, label_names=names)
 
 
 def _find(name: str, data_dir: str | None) -> Path:
@@ -180,26 +178,32 @@ def _find(name: str, data_dir: str | None) -> Path:
     raise UserError(f"{problem}; expected demo, mnist (with data_dir), a folder of images or a .parquet file")
 
 
-def _idx_file(folder: Path, stem: str) -> Path | None:
+def _idx_file(folder: Path, split: SplitName, kind: str) -> Path | None:
+    stem = _stem(split, kind)
     return next((path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()), None)
 
 
-def _mnist_folder(data_dir: str | None) -> Path:
+def _stem(split: SplitName, kind: str) -> str:
+    return f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte"
+
+
+def _mnist_folder(data_dir: str | None, split: SplitName) -> Path:
     if data_dir is None:
         raise UserError("mnist: data_dir must name the folder with its idx files; the demo subset needs none")
     for folder in (root := Path(data_dir), root / "mnist", root / "MNIST" / "raw"):
-        if _idx_file(folder, "train-images-idx3-ubyte"):
+        if _idx_file(folder, split, "images-idx3"):
             return folder
-    raise UserError(f"mnist: no train-images-idx3-ubyte[.gz] in {root}, {root}/mnist or {root}/MNIST/raw")
+    raise UserError(
+        f"mnist: no {_stem(split, 'images-idx3')}[.gz] in {root}, {root}/mnist or {root}/MNIST/raw"
+    )
 
 
 def _read_mnist(name: str, folder: Path, split: SplitName, image_size: int | None) -> ImageData:
     tensors = []
     for kind in ("images-idx3", "labels-idx1"):
-        stem = f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte"
-        path = _idx_file(folder, stem)
+        path = _idx_file(folder, split, kind)
         if path is None:
-            raise UserError(f"{folder}: no {stem}[.gz], which the {split} split needs")
+            raise UserError(f"{folder}: no {_stem(split, kind)}[.gz], which the {split} split needs")
         tensors.append(read_idx(path))
     images, labels = tensors
     if images.dim() != 3 or labels.shape != images.shape[:1]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import UserError
@@ -27,9 +27,9 @@ PATIENCE = 3.0
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """The items, with a bar on stderr that appears only if they take long and goes when they are through."""
-    start, bar, task = time.monotonic(), None, None
+    start, bar = time.monotonic(), None
     try:
-        for item in items:
+        for done, item in enumerate(items, start=1):
             yield item
             if bar is None and time.monotonic() - start > PATIENCE:
                 from rich.console import Console
@@ -38,9 +38,9 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
                 console = Console(stderr=True)
                 bar = Progress(console=console, transient=True, disable=not console.is_terminal)
                 bar.start()
-                task = bar.add_task(what, total=total)
-            if bar is not None and task is not None:
-                bar.update(task, completed=min(bar.tasks[0].completed + 1, total))
+                bar.add_task(what, total=total)
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=done)
     finally:
         if bar is not None:
             bar.stop()
@@ -69,7 +69,9 @@ def decode(content: Path | bytes, name: str, size: int | None) -> Tensor:
             opened.load()
             mode = opened.mode
             image = ImageOps.exif_transpose(opened)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as problem:
+    except UnidentifiedImageError as problem:
+        raise UserError(f"{name}: not an image of a known format; remove it or get it again") from problem
+    except Exception as problem:  # each of Pillow's decoders has its own errors for damaged files
         raise UserError(f"{name}: not a complete image ({problem}); remove it or get it again") from problem
     if mode == "F" or mode.startswith("I"):
         raise UserError(f"{name}: pixels of kind {mode!r}; images of 8 bits per channel are expected")
@@ -100,7 +102,7 @@ def _describe(image: Tensor) -> str:
 
 
 def read_folder(root: Path, split: str, size: int | None) -> Table:
-    """The images of ``root/train`` or ``root/test``, or of ``root`` itself if neither exists (the train split)."""
+    """The images of ``root/train`` or ``root/test``, or of ``root`` itself if neither exists (train)."""
     divided = (root / "train").is_dir() or (root / "test").is_dir()
     folder = root / split if divided else root
     if not folder.is_dir() or (split == "test" and not divided):
@@ -151,9 +153,12 @@ def _folder_labels(folder: Path, files: list[Path], names: tuple[str, ...]) -> d
 def _read_metadata(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
     """The files that ``metadata.csv`` names, in its order, and its columns that hold whole numbers."""
     path = folder / "metadata.csv"
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines)
-        rows, header = list(reader), list(reader.fieldnames or [])
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            rows, header = list(reader), list(reader.fieldnames or [])
+    except (UnicodeError, csv.Error) as problem:
+        raise UserError(f"{path}: not a table of comma-separated values in UTF-8 ({problem})") from problem
     if "file_name" not in header:
         raise UserError(f"{path}: needs a column file_name; found {', '.join(header) or 'nothing'}")
     columns = {}
@@ -166,7 +171,7 @@ def _read_metadata(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
                     f"{path}: column label must hold whole numbers ({problem}); or use one folder per class"
                 ) from problem
     columns.pop("file_name", None)
-    files = [folder / row["file_name"] for row in rows]
+    files = [folder / (row["file_name"] or "") for row in rows]
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: named in {path}, but no such file")

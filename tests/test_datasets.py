@@ -1,0 +1,496 @@
+"""Reading images: exact pixels and columns, and the file that is named when one is wrong."""
+
+import gzip
+import hashlib
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from msgm.data import ImageData, files, load_data, mnist, to_model, to_pixels
+from msgm.data.datasets import EMBEDDED
+from msgm.data.idx import read_idx, write_idx
+from msgm.errors import UserError
+
+RECORD = json.loads((EMBEDDED / "data.json").read_text(encoding="utf-8"))
+
+
+def pixels(seed: int, height: int = 4, width: int = 4, channels: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (channels, height, width), generator=generator, dtype=torch.uint8)
+
+
+def picture(values: Tensor) -> Image.Image:
+    return Image.fromarray(values[0].numpy() if len(values) == 1 else values.permute(1, 2, 0).numpy())
+
+
+def png(values: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    picture(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save(path: Path, values: Tensor) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(values))
+    return path
+
+
+def refusal(name: Path | str, **settings: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        load_data(str(name), **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Model space
+
+
+def test_every_pixel_value_comes_back_whatever_u_is() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    ends = torch.tensor([0, 1, 2**15, 2**16 - 1]) / 2**16
+    for u in ends:
+        assert torch.equal(to_pixels((values.float() + u) / 128 - 1), values)
+    for seed in range(3):
+        many = values.repeat(4000, 1)
+        x = to_model(many, torch.Generator().manual_seed(seed))
+        assert x.dtype == torch.float32
+        assert x.min() >= -1
+        assert x.max() < 1
+        assert torch.equal(to_pixels(x), many)
+    assert torch.equal(to_pixels(to_model(values)), values)
+
+
+def test_model_space_is_the_formula() -> None:
+    values = torch.tensor([0, 1, 128, 255], dtype=torch.uint8)
+    assert to_model(values).tolist() == [-1 + 1 / 256, -1 + 3 / 256, 1 / 256, 1 - 1 / 256]
+    x = to_model(torch.full((200_000,), 7, dtype=torch.uint8), torch.Generator().manual_seed(0))
+    u = (x + 1) * 128 - 7
+    assert abs(u.mean() - 0.5) < 5 * (1 / 12 / 200_000) ** 0.5
+    assert abs(u.var() - 1 / 12) < 1e-3
+    again = to_model(torch.full((200_000,), 7, dtype=torch.uint8), torch.Generator().manual_seed(0))
+    assert torch.equal(x, again)
+
+
+def test_pixels_outside_model_space_are_clamped() -> None:
+    assert to_pixels(torch.tensor([-50.0, -1.0, -1e-9, 0.0, 1.0, 50.0])).tolist() == [
+        0,
+        0,
+        128,
+        128,
+        255,
+        255,
+    ]
+    assert to_pixels(torch.tensor([-1 / 128, 1 / 128], dtype=torch.float64)).tolist() == [127, 129]
+    with pytest.raises(UserError, match=r"images must be uint8, not torch\.float32"):
+        to_model(torch.zeros(1))
+
+
+# ImageData
+
+
+def toy(**changes: Any) -> ImageData:
+    settings: dict[str, Any] = {
+        "images": torch.arange(24, dtype=torch.uint8).reshape(3, 1, 2, 4),
+        "columns": {"label": torch.tensor([5, 6, 7]), "age": torch.tensor([1, 0, 1])},
+        "name": "toy",
+    }
+    return ImageData(**{**settings, **changes})
+
+
+def test_rows_stay_together() -> None:
+    data = toy()
+    assert len(data) == 3
+    assert data.shape == (1, 2, 4)
+    for index in (torch.tensor([True, False, True]), torch.tensor([0, 2]), [0, 2], slice(0, 3, 2)):
+        part = data.subset(index)
+        assert torch.equal(part.images, data.images[[0, 2]])
+        assert part.labels.tolist() == [5, 7]
+        assert part.columns["age"].tolist() == [1, 1]
+        assert part.name == "toy"
+
+
+def test_malformed_data_are_refused() -> None:
+    with pytest.raises(UserError, match=r"toy: images must be uint8 \(N, C, H, W\), not torch\.float32"):
+        toy(images=torch.zeros(3, 1, 2, 4))
+    with pytest.raises(UserError, match=r"column 'label' must be int64 \(3,\), not torch\.int64 \(2,\)"):
+        toy(columns={"label": torch.tensor([1, 2])})
+    with pytest.raises(UserError, match=r"column 'label' must be int64 \(3,\), not torch\.float32"):
+        toy(columns={"label": torch.zeros(3)})
+    with pytest.raises(UserError, match=r"toy: no labels \(columns: age\)"):
+        _ = toy(columns={"age": torch.tensor([1, 0, 1])}).labels
+
+
+def test_the_digest_is_of_rows_in_order() -> None:
+    data = toy()
+    assert data.sha256 == "6c3cb208c6a9064078da7b2a43a55647538f63c6d96c6765003103173816608b"
+    assert toy(columns=dict(reversed(data.columns.items())), name="other").sha256 == data.sha256
+    others = [
+        data.subset([1, 0, 2]),
+        data.subset([0, 1]),
+        toy(images=data.images.reshape(3, 1, 4, 2)),
+        toy(images=data.images + 1),
+        toy(columns={"label": data.labels}),
+        toy(columns={"label": data.labels, "size": data.columns["age"]}),
+        toy(columns={"label": data.columns["age"], "age": data.labels}),
+    ]
+    assert len({data.sha256, *(other.sha256 for other in others)}) == len(others) + 1
+
+
+# The embedded subset and MNIST's files
+
+
+def test_the_embedded_files_are_the_recorded_ones() -> None:
+    assert sorted(RECORD["files"]) == sorted(path.name for path in EMBEDDED.glob("*ubyte*"))
+    for name, expected in RECORD["files"].items():
+        assert hashlib.sha256((EMBEDDED / name).read_bytes()).hexdigest() == expected
+    assert sum((EMBEDDED / name).stat().st_size for name in RECORD["files"]) < 2_000_000
+    assert "CC BY-SA 3.0" in RECORD["licence"]
+    readme = (EMBEDDED / "README.md").read_text(encoding="utf-8")
+    assert all(word in readme for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"))
+
+
+@pytest.mark.parametrize(("split", "size"), [("train", 8000), ("test", 2000)])
+def test_the_embedded_subset_is_the_recorded_one(split: Any, size: int) -> None:
+    data, record = load_data("demo", split=split), RECORD["splits"][split]
+    assert (len(data), data.shape, data.name) == (size, (1, 28, 28), "demo")
+    assert data.labels.bincount().tolist() == record["per_digit"]
+    assert data.sha256 == record["sha256"]
+    assert "CC BY-SA 3.0" in data.source
+    assert mnist(split=split).sha256 == data.sha256
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_embedded_subset_is_what_its_record_says_of_mnist(test_data: Path, split: Any) -> None:
+    record = RECORD["splits"][split]
+    full = mnist(str(test_data), split=split)
+    assert full.sha256 == record["source_sha256"]
+    rows = sorted(random.Random(RECORD["seed"]).sample(range(len(full)), record["images"]))
+    assert hashlib.sha256(",".join(map(str, rows)).encode()).hexdigest() == record["rows_sha256"]
+    assert full.subset(rows).sha256 == record["sha256"]
+
+
+@pytest.fixture
+def idx(tmp_path: Path) -> Path:
+    """Three training images, one gzipped file and one not; no test split."""
+    images = torch.arange(48, dtype=torch.uint8).reshape(3, 4, 4)
+    write_idx(tmp_path / "raw.gz", images)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(gzip.decompress((tmp_path / "raw.gz").read_bytes()))
+    (tmp_path / "raw.gz").unlink()
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", torch.tensor([3, 0, 7], dtype=torch.uint8))
+    return tmp_path
+
+
+def test_idx_files_hold_the_standard_bytes(tmp_path: Path) -> None:
+    values = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
+    write_idx(tmp_path / "a.gz", values)
+    content = (tmp_path / "a.gz").read_bytes()
+    assert gzip.decompress(content) == bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3, 4])
+    assert content[3:8] == bytes(5)  # no file name, no date
+    assert torch.equal(read_idx(tmp_path / "a.gz"), values)
+
+
+def test_mnist_files_are_found_in_the_usual_places(
+    idx: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    (root / "MNIST").mkdir()
+    (root / "MNIST" / "raw").symlink_to(idx)
+    found = [
+        load_data("mnist", data_dir=str(idx)),
+        load_data("mnist", data_dir=str(root)),
+        load_data(str(idx)),
+    ]
+    for data in found:
+        assert data.images.flatten().tolist() == list(range(48))
+        assert data.labels.tolist() == [3, 0, 7]
+        assert data.shape == (1, 4, 4)
+    halved = load_data("mnist", data_dir=str(idx), image_size=2)
+    assert halved.shape == (1, 2, 2)
+
+
+def test_damaged_mnist_files_are_named(idx: Path) -> None:
+    images, labels = idx / "train-images-idx3-ubyte", idx / "train-labels-idx1-ubyte.gz"
+    assert "no t10k-images-idx3-ubyte[.gz] in" in refusal("mnist", data_dir=str(idx), split="test")
+    whole, packed = images.read_bytes(), labels.read_bytes()
+    for content in (whole[:-1], whole[:9], whole + b"\0"):
+        images.write_bytes(content)
+        assert refusal("mnist", data_dir=str(idx)).startswith(f"{images}: truncated or damaged")
+    images.write_bytes(b"\0\0\x0d" + whole[3:])
+    assert f"{images}: not an idx file" in refusal("mnist", data_dir=str(idx))
+    images.write_bytes(whole)
+    for content in (packed[:-9], packed[:14], packed[:12] + b"\xff\xff" + packed[14:]):
+        labels.write_bytes(content)
+        assert refusal("mnist", data_dir=str(idx)).startswith(f"{labels}: cannot be read")
+    write_idx(labels, torch.zeros(2, dtype=torch.uint8))
+    assert "(3, 4, 4) images and (2,) labels do not fit" in refusal("mnist", data_dir=str(idx))
+    labels.unlink()
+    assert "no train-labels-idx1-ubyte[.gz], which the train split needs" in refusal(idx)
+
+
+# Names and settings
+
+
+def test_a_name_that_means_nothing_lists_what_does(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "absent")
+    assert message.startswith(f"{tmp_path / 'absent'}: no such data; expected demo, mnist")
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "notes.txt: is no .parquet file" in refusal(tmp_path / "notes.txt")
+    assert "data_dir must name the folder" in refusal("mnist")
+    assert "image_size must be at least 1, not 0" in refusal("demo", image_size=0)
+    assert "split must be train or test, not 'valid'" in refusal("demo", split="valid")
+    assert "no integer column 'Bangs' to use as labels; known columns: label" in refusal(
+        "demo", labels="Bangs"
+    )
+
+
+# Folders
+
+
+def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path: Path) -> None:
+    expected = [pixels(i) for i in range(4)]
+    save(tmp_path / "dog" / "1.png", expected[3])
+    save(tmp_path / "cat" / "b.png", expected[1])
+    save(tmp_path / "cat" / "a.png", expected[0])
+    save(tmp_path / "cat" / "deep" / "c.PNG", expected[2])
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"junk")
+    data = load_data(tmp_path.name, data_dir=str(tmp_path.parent))
+    assert torch.equal(data.images, torch.stack(expected))
+    assert data.labels.tolist() == [0, 0, 0, 1]
+    assert data.label_names == ("cat", "dog")
+    assert data.name == tmp_path.name
+
+
+def test_a_digest_does_not_depend_on_the_order_in_which_files_were_made(tmp_path: Path) -> None:
+    names = [f"{kind}/{i}.png" for kind in "ab" for i in range(3)]
+    for folder, order in (("one", names), ("two", names[::-1])):
+        for name in order:
+            save(tmp_path / folder / name, pixels(names.index(name)))
+    one = load_data(str(tmp_path / "one"))
+    assert load_data(str(tmp_path / "two")).sha256 == one.sha256
+    rows = [{"image": {"bytes": png(image), "path": None}} for image in one.images]
+    table = pa.table({"image": [row["image"] for row in rows], "label": one.labels.tolist()})
+    pq.write_table(table, tmp_path / "same.parquet")
+    assert load_data(str(tmp_path / "same.parquet")).sha256 == one.sha256
+
+
+def test_splits_of_a_folder(tmp_path: Path) -> None:
+    for name in ("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "test/a/1.png"):
+        save(tmp_path / name, pixels(len(name)))
+    assert load_data(str(tmp_path)).labels.tolist() == [0, 1, 2]
+    test = load_data(str(tmp_path), split="test")
+    assert test.labels.tolist() == [0, 2]  # numbered by the train split's classes
+    assert test.label_names == ("a", "b", "c")
+    stray = save(tmp_path / "test" / "d" / "1.png", pixels(0))
+    assert f"{stray}: class 'd' is not in the train split (a, b, c)" in refusal(tmp_path, split="test")
+    assert f"no test split; put the images in {tmp_path / 'train'}/train" in refusal(
+        tmp_path / "train", split="test"
+    )
+
+
+def test_a_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
+    save(tmp_path / "2.png", pixels(2))
+    save(tmp_path / "1.png", pixels(1))
+    data = load_data(str(tmp_path))
+    assert torch.equal(data.images, torch.stack([pixels(1), pixels(2)]))
+    with pytest.raises(UserError, match=r"no labels \(it has no columns\)"):
+        _ = data.labels
+    save(tmp_path / "cat" / "3.png", pixels(3))
+    assert f"{tmp_path / '1.png'}: lies beside the class folders cat" in refusal(tmp_path)
+
+
+def test_metadata_gives_columns(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / "images" / f"{i}.png", pixels(i))
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,Bangs,note,age\nimages/2.png,1,x,-5\nimages/0.png,0,3,40\n")
+    data = load_data(str(tmp_path))
+    assert torch.equal(data.images, torch.stack([pixels(2), pixels(0)]))
+    assert {name: column.tolist() for name, column in data.columns.items()} == {
+        "Bangs": [1, 0],
+        "age": [-5, 40],
+    }
+    assert load_data(str(tmp_path), labels="Bangs").labels.tolist() == [1, 0]
+    assert "no integer column 'note' to use as labels; known columns: Bangs, age" in refusal(
+        tmp_path, labels="note"
+    )
+    table.write_text("file_name,label\nimages/2.png,cat\n")
+    assert f"{table}: column label must hold whole numbers" in refusal(tmp_path)
+    table.write_text("file_name,label\nimages/9.png,1\n")
+    assert refusal(tmp_path).startswith(f"{tmp_path / 'images' / '9.png'}: named in {table}")
+    table.write_text("name,label\nimages/2.png,1\n")
+    assert f"{table}: needs a column file_name; found name, label" in refusal(tmp_path)
+    table.write_bytes(b"file_name\n\xff\xfe\n")
+    assert f"{table}: not a table" in refusal(tmp_path)
+    table.write_text("file_name,label\n")
+    assert f"{tmp_path}: no images in it" in refusal(tmp_path)
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(i, 32, 32))
+    whole = (tmp_path / "1.png").read_bytes()
+    for length in range(0, len(whole) - 12, 97):
+        (tmp_path / "1.png").write_bytes(whole[:length])
+        assert refusal(tmp_path).startswith(f"{tmp_path / '1.png'}: not a")
+    (tmp_path / "1.png").unlink()
+    picture(pixels(0, 64, 64)).save(tmp_path / "1.jpg")
+    whole = (tmp_path / "1.jpg").read_bytes()
+    (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    assert f"{tmp_path / '1.jpg'}: not a complete image" in refusal(tmp_path)
+    (tmp_path / "1.jpg").write_text("hello")
+    assert f"{tmp_path / '1.jpg'}: not an image of a known format" in refusal(tmp_path)
+    (tmp_path / "1.jpg").unlink()
+    Image.fromarray(np.zeros((32, 32), np.uint16)).save(tmp_path / "deep.png")
+    assert f"{tmp_path / 'deep.png'}: pixels of kind 'I;16'; images of 8 bits" in refusal(tmp_path)
+
+
+def test_sizes_and_channels_must_agree_unless_image_size_is_given(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", pixels(1, 4, 4))
+    save(tmp_path / "2.png", pixels(2, 4, 6))
+    message = refusal(tmp_path)
+    assert message.startswith(
+        f"{tmp_path / '2.png'}: 6×4 colour, but {tmp_path / '1.png'} is 4×4 colour; give image_size"
+    )
+    data = load_data(str(tmp_path), image_size=4)
+    assert torch.equal(data.images, torch.stack([pixels(1, 4, 4), pixels(2, 4, 6)[:, :, 1:5]]))
+    grey = pixels(2, 4, 4, channels=1)
+    save(tmp_path / "2.png", grey)
+    assert f"{tmp_path / '2.png'}: 4×4 grey, but" in refusal(tmp_path)
+    assert torch.equal(load_data(str(tmp_path), image_size=4).images[1], grey.expand(3, 4, 4))
+    (tmp_path / "1.png").unlink()
+    assert torch.equal(load_data(str(tmp_path)).images, grey[None])
+
+
+def test_resizing_is_bicubic_of_the_middle_square(tmp_path: Path) -> None:
+    source = pixels(0, 109, 89)
+    save(tmp_path / "face.png", source)
+    expected = picture(source).crop((0, 10, 89, 99)).resize((32, 32), Image.Resampling.BICUBIC)
+    data = load_data(str(tmp_path), image_size=32)
+    assert torch.equal(data.images[0].permute(1, 2, 0), torch.from_numpy(np.array(expected)))
+
+
+def test_pictures_are_read_as_they_are_shown(tmp_path: Path) -> None:
+    source = pixels(0, 2, 3, channels=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90° clockwise
+    picture(source).save(tmp_path / "turned.png", exif=exif)
+    assert torch.equal(load_data(str(tmp_path)).images[0, 0], source[0].rot90(-1))
+    (tmp_path / "turned.png").unlink()
+    Image.new("1", (2, 2), 1).save(tmp_path / "bits.png")
+    assert load_data(str(tmp_path)).images.tolist() == [[[[255, 255], [255, 255]]]]
+
+
+# Parquet
+
+
+def table(n: int = 4, **columns: Any) -> pa.Table:
+    images = [{"bytes": png(pixels(i)), "path": f"{i}.png"} for i in range(n)]
+    return pa.table({"image": images, **columns})
+
+
+def test_parquet_in_the_schema_of_hugging_face(tmp_path: Path) -> None:
+    features = {"image": {"_type": "Image"}, "label": {"names": ["no_bangs", "bangs"], "_type": "ClassLabel"}}
+    rows = table(
+        label=[0, 1, 1, 0],
+        Male=pa.array([1, 0, 0, 1], pa.int8()),
+        Young=[True, False, True, True],
+        image_id=["a", "b", "c", "d"],
+        weight=[0.5, 1.0, 1.5, 2.0],
+        partial=[1, None, 2, 3],
+    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(rows, tmp_path / "train.parquet")
+    for name in (tmp_path, tmp_path / "train.parquet"):
+        data = load_data(str(name))
+        assert torch.equal(data.images, torch.stack([pixels(i) for i in range(4)]))
+        assert {column: values.tolist() for column, values in data.columns.items()} == {
+            "label": [0, 1, 1, 0],
+            "Male": [1, 0, 0, 1],
+            "Young": [1, 0, 1, 1],
+        }
+        assert data.label_names == ("no_bangs", "bangs")
+    by_sex = load_data(str(tmp_path), labels="Male")
+    assert by_sex.labels.tolist() == [1, 0, 0, 1]
+    assert by_sex.label_names == ()
+    assert "no test.parquet (found train.parquet)" in refusal(tmp_path, split="test")
+    assert "one file is a train split" in refusal(tmp_path / "train.parquet", split="test")
+
+
+def test_parquet_shards_and_raw_bytes(tmp_path: Path) -> None:
+    whole = pa.table({"picture": [png(pixels(i)) for i in range(4)], "label": [3, 2, 1, 0]})
+    pq.write_table(whole.slice(0, 3), tmp_path / "train-00000-of-00002.parquet")
+    pq.write_table(whole.slice(3), tmp_path / "train-00001-of-00002.parquet")
+    data = load_data(str(tmp_path))
+    assert torch.equal(data.images, torch.stack([pixels(i) for i in range(4)]))
+    assert data.labels.tolist() == [3, 2, 1, 0]
+    pq.write_table(whole.slice(3).drop_columns("label"), tmp_path / "train-00001-of-00002.parquet")
+    assert "train-00001-of-00002.parquet: its columns differ from those of" in refusal(tmp_path)
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    good = {"bytes": png(pixels(0)), "path": "0.png"}
+    for bad, message in [
+        ({"bytes": good["bytes"][:40], "path": "1.png"}, "row 1 (1.png): not a"),
+        ({"bytes": b"hello", "path": None}, "row 1: not an image of a known format"),
+        ({"bytes": None, "path": "1.png"}, "row 1 (1.png): no image bytes"),
+        (None, "row 1: no image bytes"),
+    ]:
+        pq.write_table(pa.table({"image": [good, bad]}), path)
+        assert refusal(path).startswith(f"{path}, {message}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert refusal(path).startswith(f"{path}: not a complete Parquet file")
+    pq.write_table(pa.table({"label": [1], "name": ["a"]}), path)
+    assert f"{path}: no column image with encoded images" in refusal(path)
+    assert "columns: label, name" in refusal(path)
+    pq.write_table(table(4).slice(0, 0), path)
+    assert f"{path}: no images in it" in refusal(path)
+
+
+# Waiting
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("patience", "shown"), [(-1.0, True), (1e9, False)])
+def test_a_bar_is_shown_on_stderr_only_to_those_who_wait(
+    monkeypatch: pytest.MonkeyPatch, patience: float, shown: bool
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(files, "PATIENCE", patience)
+    items: Iterator[int] = files.progress(range(5), 5, "reading images")
+    assert list(items) == [0, 1, 2, 3, 4]
+    assert ("reading images" in terminal.getvalue()) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "size"), [("celeba", "test", 2000), ("cifar10/train_png_4k.parquet", "train", 4000)]
+)
+def test_real_parquet_files(test_data: Path, name: str, split: Any, size: int) -> None:
+    data = load_data(name, data_dir=str(test_data), split=split, image_size=32)
+    assert (len(data), data.shape) == (size, (3, 32, 32))
+    if name == "celeba":
+        assert torch.equal(data.columns["Bangs"], data.labels)
+        assert data.labels.sum() == 286
+        assert len(data.columns) == 41
+        assert data.label_names == ("no_bangs", "bangs")
+    else:
+        assert data.labels.bincount().tolist() == [396, 366, 420, 384, 422, 393, 414, 385, 407, 413]
+        assert data.label_names[3] == "cat"

@@ -1,0 +1,191 @@
+"""Rules: what each selects, and what is said of those that mean nothing."""
+
+import doctest
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from msgm.data import ForgetRequest, ImageData, requests
+from msgm.errors import UserError
+
+
+@pytest.fixture
+def data() -> ImageData:
+    """Ten images; row i has label i // 2, five names, two attributes; its pixel is i."""
+    n = torch.arange(10)
+    return ImageData(
+        images=n.to(torch.uint8)[:, None, None, None],
+        columns={
+            "label": n // 2,
+            "Bangs": n % 2,
+            "Male": (n >= 6).long(),
+            "5_o_Clock_Shadow": (n == 4).long(),
+        },
+        name="toy",
+        label_names=("ant", "bee", "cat", "dog", "eel"),
+    )
+
+
+Row = Callable[[int], bool]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("label == 3", lambda i: i // 2 == 3),
+        ("label != 3", lambda i: i // 2 != 3),
+        ("label < 2", lambda i: i // 2 < 2),
+        ("label <= 2", lambda i: i // 2 <= 2),
+        ("label > 2", lambda i: i // 2 > 2),
+        ("label >= 2", lambda i: i // 2 >= 2),
+        ("2 < label", lambda i: i // 2 > 2),
+        ("2 >= label", lambda i: i // 2 <= 2),
+        ("2 == label", lambda i: i // 2 == 2),
+        ("1 < label <= 3", lambda i: 1 < i // 2 <= 3),
+        ("3 > label >= 1 != label", lambda i: i // 2 == 2),
+        ("label in [0, 3]", lambda i: i // 2 in (0, 3)),
+        ("label in (0, 3)", lambda i: i // 2 in (0, 3)),
+        ("label in {3}", lambda i: i // 2 == 3),
+        ("label not in [0, 3]", lambda i: i // 2 not in (0, 3)),
+        ("label in [3, 99]", lambda i: i // 2 == 3),
+        ("label > -1 and label != -7 and label == 0", lambda i: i // 2 == 0),
+        ("Bangs == 1 and Male == 0", lambda i: i % 2 == 1 and i < 6),
+        ("Bangs == 1 or Male == 1", lambda i: i % 2 == 1 or i >= 6),
+        ("Bangs == True", lambda i: i % 2 == 1),
+        ("not Bangs == 1", lambda i: i % 2 == 0),
+        ("label == 0 or label == 1 and Bangs == 1", lambda i: i in (0, 1, 3)),
+        ("(label == 0 or label == 1) and Bangs == 1", lambda i: i in (1, 3)),
+        ("not (Bangs == 1 or Male == 1)", lambda i: i % 2 == 0 and i < 6),
+        ('label == "cat"', lambda i: i // 2 == 2),
+        ('"cat" == label', lambda i: i // 2 == 2),
+        ("label in ['cat', 0]", lambda i: i // 2 in (2, 0)),
+        ('"5_o_Clock_Shadow" == 1', lambda i: i == 4),
+        ('0 < "5_o_Clock_Shadow"', lambda i: i == 4),
+        ("  label == 3 ", lambda i: i // 2 == 3),
+    ],
+)
+def test_a_rule_selects_exactly(data: ImageData, rule: str, expected: Row) -> None:
+    rows = [i for i in range(10) if expected(i)]
+    request = ForgetRequest(rule)
+    assert request.mask(data).nonzero().flatten().tolist() == rows
+    split = request.split(data)
+    assert split.forget.images.flatten().tolist() == rows
+    assert split.retain.images.flatten().tolist() == [i for i in range(10) if i not in rows]
+    assert split.forget.columns["label"].tolist() == [i // 2 for i in rows]
+    assert split.forget.label_names == data.label_names
+    assert split.to_dict() == {
+        "rule": rule,
+        "data": "toy",
+        "data_sha256": data.sha256,
+        "retain": 10 - len(rows),
+        "forget": len(rows),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("", "empty; write a comparison"),
+        ("label in [3, 7", "cannot be read ('[' was never closed)"),
+        ("label = 3", "cannot be read"),
+        ("5_o_Clock_Shadow == 1", "cannot be read (invalid decimal literal)"),
+        ("label == 3\0", "cannot be read"),
+        ("label in [3] if True else 1", "is not a comparison of a column"),
+        ("(" * 500 + "label == 3" + ")" * 500, "cannot be read"),
+        ("not " * 20_000 + "label == 3", "cannot be read"),
+        ("__import__('os').system('true')", "is not a comparison of a column"),
+        ("label == print(3)", "print(3) is neither a whole number nor a class name in quotes"),
+        ("label == label.real", "label.real is neither a whole number"),
+        ("(lambda: 3)() == label", "is neither a whole number"),
+        ("label in [x for x in [3]]", "in wants a list in brackets after it, not [x for x in [3]]"),
+        ("label == Bangs", "Bangs is neither a whole number nor a class name in quotes"),
+        ("label == 3.0", "3.0 is neither a whole number"),
+        ("label > +0", "+0 is neither a whole number"),
+        ("label == None", "None is neither a whole number"),
+        ("label == b'cat'", "is neither a whole number"),
+        ("label == 9223372036854775808", "is too large"),
+        ("Bangs", "Bangs alone is no comparison; write Bangs == 1"),
+        ("not Bangs", "Bangs alone is no comparison; write Bangs == 1"),
+        ("3", "'3' is not a comparison of a column"),
+        ("3 == 3", "no column in a comparison"),
+        ("label is 3", "write == or in"),
+        ("3 in label", "`in` wants the column before it and a list after it"),
+        ("label in 3", "in wants a list in brackets after it, not 3"),
+        ("label == [3]", "== wants one number or class name after it, not [3]"),
+        ("label < 'cat'", "class names have no order; use == or in"),
+    ],
+)
+def test_what_is_no_rule_is_refused_when_it_is_made(rule: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        ForgetRequest(rule)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("rule ")
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (
+            "Bang == 1",
+            "rule 'Bang == 1': toy has no column 'Bang'; did you mean Bangs? "
+            "(known columns: 5_o_Clock_Shadow, Bangs, Male, label)",
+        ),
+        ("qqq == 1", "no column 'qqq' (known columns: 5_o_Clock_Shadow, Bangs, Male, label)"),
+        ("label == 0 or qqq == 1", "no column 'qqq'"),
+        (
+            'label == "kat"',
+            "label is never 'kat'; did you mean 'cat'? (label takes 0 (ant), 1 (bee), 2 (cat)",
+        ),
+        ("label in [0, 'fly']", "label is never 'fly'"),
+        ("Bangs == 'yes'", "Bangs is never 'yes' (Bangs takes 0, 1)"),
+    ],
+)
+def test_an_unknown_column_or_name_is_refused_with_what_is_known(
+    data: ImageData, rule: str, message: str
+) -> None:
+    for act in (ForgetRequest(rule).mask, ForgetRequest(rule).split):
+        with pytest.raises(UserError) as caught:
+            act(data)
+        assert message in str(caught.value)
+
+
+def test_a_rule_that_selects_nothing_says_which_values_there_are(data: ImageData) -> None:
+    request = ForgetRequest("label in [7, 8] and Bangs == 1")
+    assert not request.mask(data).any()
+    with pytest.raises(UserError) as caught:
+        request.split(data)
+    assert str(caught.value) == (
+        "rule 'label in [7, 8] and Bangs == 1' selects none of the 10 images of toy; label in [7, 8] "
+        "holds for none: label takes 0 (ant), 1 (bee), 2 (cat), 3 (dog), 4 (eel)"
+    )
+    with pytest.raises(
+        UserError, match=r"none of the 10 images of toy; label > 4 holds for none: label takes 0"
+    ):
+        ForgetRequest("label > 4").split(data)
+    with pytest.raises(UserError, match=r"none of the 10 images of toy$"):
+        ForgetRequest("label == 1 and label == 2").split(data)
+
+
+def test_many_values_are_summed_up() -> None:
+    data = ImageData(
+        images=torch.zeros(30, 1, 1, 1, dtype=torch.uint8), columns={"age": torch.arange(30)}, name="people"
+    )
+    with pytest.raises(UserError, match=r"age == 99 holds for none: age takes 30 values from 0 to 29$"):
+        ForgetRequest("age == 99").split(data)
+
+
+def test_a_rule_that_selects_everything_is_refused(data: ImageData) -> None:
+    with pytest.raises(UserError, match=r"'label >= 0' selects all 10 images of toy: none would be left"):
+        ForgetRequest("label >= 0").split(data)
+
+
+def test_a_request_is_a_value() -> None:
+    assert ForgetRequest("label == 3") == ForgetRequest("label == 3") != ForgetRequest("label == 7")
+    assert len({ForgetRequest("label == 3"), ForgetRequest("label == 3")}) == 1
+    with pytest.raises(AttributeError):
+        ForgetRequest("label == 3").rule = "label == 7"  # type: ignore[misc]
+
+
+def test_examples_in_the_documentation() -> None:
+    assert doctest.testmod(requests).failed == 0
