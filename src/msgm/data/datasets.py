@@ -122,7 +122,7 @@ def load_data(
     * ``mnist``: the idx files, gzipped or not, in ``data_dir``, ``data_dir/mnist`` or ``data_dir/MNIST/raw``;
     * a folder, or its name inside ``data_dir``, that holds one of: MNIST's idx files; ``train.parquet`` and
       ``test.parquet``, or shards ``train-*.parquet``; images in ``train/`` and ``test/``; images, all of
-      them the train split. Each sub-folder of images is a class, numbered in the order of the names; or else a
+      them the train split. Each sub-folder of images is a class, numbered in the order of the names; or a
       ``metadata.csv`` beside them has a column ``file_name`` and integer columns;
     * a ``.parquet`` file, which is the train split. The column ``image`` holds encoded images (struct with
       ``bytes``, or bytes); integer and boolean columns without missing values are kept.
