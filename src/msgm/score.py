@@ -79,6 +79,10 @@ class ScoreModel(nn.Module):
             return (alpha * raw + sigma * x) / (alpha.square() + sigma.square())
         return (x - alpha * raw) / sigma
 
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """`noise`, so that wrappers of modules (data parallelism) apply."""
+        return self.noise(x, t)
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """The predicted score grad_x log p_t(x) = -eps(x, t) / sigma(t)."""
         return -self.noise(x, t) / expand(self.sde.sigma(t.to(x)), x)

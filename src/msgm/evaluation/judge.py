@@ -242,7 +242,8 @@ def train_judge(
     and shifted a little and get a little noise, so that a clean sample beside the data is accepted; junk
     (`JunkMaker`) is made afresh for every batch. The weights are rounded to half precision *before* they are
     measured: what ``save(half=True)`` stores is what the record says. Everything random comes from
-    ``settings.seed``. Raises UserError if the two sets do not fit together.
+    ``settings.seed``. ``names`` are by default the data's own names of the labels. Raises UserError if the two
+    sets do not fit together.
     """
     from ..data.datasets import to_model
 
@@ -254,6 +255,8 @@ def train_judge(
             f"train and test must have one shape and the same classes of {column!r}; train has {train.shape} "
             f"{classes}, test {test.shape} {test_truth.unique().tolist()}"
         )
+    if names is None and column == "label" and len(train.label_names) > classes[-1]:
+        names = [train.label_names[label] for label in classes]
     draw = torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)

@@ -1,0 +1,1 @@
+"""Forgetting: loss terms, combiners and the recipes made of them."""

@@ -1,0 +1,494 @@
+"""Training and unlearning: one loop, read from top to bottom in `_fit`.
+
+Everything random in step k (batch, times, noise, dropout) is a function of (seed, k). So a resumed run needs only the
+step, the weights, their average and the optimiser's moments to continue the same loss curve bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .checkpoint import RECORD, claim, read_json, read_tensors, weights_sha256, write_model, write_tensors
+from .data import ImageData, Split, to_model
+from .errors import UserError
+from .forgetting.methods import Method, redirect, standard
+from .forgetting.terms import Noised
+from .score import ScoreModel
+from .times import Clock, LogNormalClock, UniformClock, stratified, uniform
+
+STATE, LOG = "resume.safetensors", "log.jsonl"
+
+
+class Diverged(RuntimeError):
+    """The retain loss exploded or was not finite. ``model`` has the last good weights."""
+
+    def __init__(self, message: str, model: ScoreModel) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by SIGINT after a whole step; the state is saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settings of a run from scratch. The paper's are `PAPER`.
+
+    Args:
+        steps: optimiser steps.
+        batch: retain images a step; on a step with a forget loss as many forget images come on top.
+        lr: AdamW's learning rate, after ``warmup`` linear steps, falling linearly to 5 % over the last share ``cooldown``.
+        clip: largest gradient norm.
+        ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
+        clock: training times: log-normal noise levels, or uniform t as in the paper.
+        draw: stratified or independent times.
+        flip: mirror images at random.
+        save_every: steps between saved states.
+        guard: stop when the smoothed retain loss passes this many times its lowest value.
+        seed: of everything random.
+    """
+
+    steps: int = 6000
+    batch: int = 64
+    lr: float = 1e-3
+    warmup: int = 200
+    cooldown: float = 0.4
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.999
+    clock: Literal["lognormal", "uniform"] = "lognormal"
+    draw: Literal["stratified", "uniform"] = "stratified"
+    flip: bool = False
+    save_every: int = 200
+    guard: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
+        for name in ("lr", "clip", "guard"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be positive; got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema is a decay in [0, 1); got {self.ema}")
+
+
+PAPER = TrainSettings(
+    steps=1_300_000, batch=400, lr=2e-4, warmup=5000, cooldown=0.0, ema=0.9999, clock="uniform", draw="uniform", flip=True
+)
+"""The paper's settings for 32x32 (Sec. 4.1); batch 150 at 64x64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnSettings(TrainSettings):
+    """Settings of a fine-tuning run; see `TrainSettings`."""
+
+    steps: int = 300
+    lr: float = 3e-4
+    warmup: int = 10
+    cooldown: float = 0.3
+    ema: float = 0.98
+    save_every: int = 100
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """What changes while a run goes on."""
+
+    model: ScoreModel
+    average: ScoreModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    smooth: float = math.nan
+    lowest: float = math.inf
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    model: ScoreModel,
+    data: ImageData | Split,
+    *,
+    method: Method | None = None,
+    settings: TrainSettings | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    command: str = "",
+) -> ScoreModel:
+    """Train a freshly initialised model (in place) and return the average of its weights.
+
+    With a `Split` and a method this is the paper's re-training; with plain data the ordinary (Standard) model.
+    ``out`` is a folder for the model, its record and ``log.jsonl``; a run that was stopped goes on with ``resume``.
+
+    Raises:
+        UserError: the images' shape is not the model's; ``out`` exists; a resumed run's settings differ.
+        Diverged: the guard stopped the run; the last good weights are in ``out``.
+    """
+    method = method or standard()
+    settings = settings or TrainSettings()
+    return _fit(model, data, method, settings, "trained", out, resume, overwrite, device, progress, command)
+
+
+def unlearn(
+    model: ScoreModel,
+    split: Split,
+    *,
+    method: Method | None = None,
+    settings: UnlearnSettings | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+    command: str = "",
+) -> ScoreModel:
+    """Fine-tune a copy of a trained model so that it forgets ``split.forget``; the given model is untouched.
+
+    Arguments and errors as `train`. The average of the weights restarts here, with a short memory: with a decay of
+    0.9999, 1,000 steps would leave 90 % of the old model in it.
+    """
+    method = method or redirect()
+    settings = settings or UnlearnSettings()
+    child = copy.deepcopy(model)
+    child.record = {"parent": {"weights_sha256": weights_sha256(model.network), "kind": model.record.get("kind")}}
+    return _fit(child, split, method, settings, "unlearned", out, resume, overwrite, device, progress, command)
+
+
+def _fit(
+    model: ScoreModel,
+    data: ImageData | Split,
+    method: Method,
+    settings: TrainSettings,
+    kind: str,
+    out: str | os.PathLike[str] | None,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    progress: bool,
+    command: str,
+) -> ScoreModel:
+    from accelerate import Accelerator
+
+    retain, forget = _images(model, data, method)
+    record = _record(model, data, method, settings, kind, command)
+    folder = Path(out) if out is not None else None
+    if folder is not None and not (resume and (folder / STATE).exists()):
+        if resume and (folder / RECORD).exists():
+            raise UserError(f"{folder} is finished; there is nothing to resume. Use another folder or --overwrite")
+        # A run killed before its first state has only a log: resuming it starts it again.
+        claim(folder, overwrite=overwrite or (resume and not (folder / "unet").exists()))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOG).unlink(missing_ok=True)
+        (folder / STATE).unlink(missing_ok=True)
+
+    accelerator = Accelerator(cpu=device == "cpu", step_scheduler_with_optimizer=False)
+    model.to(accelerator.device).train()
+    network, optimizer = accelerator.prepare(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True),
+    )
+    run = _Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizer=optimizer)
+    print_identity = hashlib.sha256(json.dumps(_identity(record), sort_keys=True).encode()).hexdigest()
+    if folder is not None and resume and (folder / STATE).exists():
+        _restore(run, folder, print_identity)
+    good = copy.deepcopy(run.average.network.state_dict())
+
+    seed = settings.seed + 1_000_003 * accelerator.process_index
+    retain_batches = _Shuffled(len(retain), settings.batch, seed)
+    forget_batches = _Shuffled(len(forget), settings.batch, seed + 1) if forget is not None else None
+    pool = _clean(retain, accelerator.device) if method.forget is not None else retain[:0]
+    clock: Clock = LogNormalClock() if settings.clock == "lognormal" else UniformClock()
+    draw = stratified if settings.draw == "stratified" else uniform
+    main = accelerator.is_main_process
+
+    with _Log(folder if main else None, run.step) as log, _bar(kind, settings, run, progress and main) as tick, _stop() as stop:
+        while run.step < settings.steps:
+            generator = torch.Generator().manual_seed(_mix(seed, run.step))
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * _schedule(run.step, settings)
+            due = forget is not None and method.forget is not None and method.combine.due(run.step)
+
+            # Both halves share their times and go through the network together.
+            x0 = _draw(retain, retain_batches(run.step), generator, settings.flip)
+            t = clock(draw(len(x0), generator), model.sde)
+            if due:
+                assert forget is not None and forget_batches is not None
+                x0 = torch.cat([x0, _draw(forget, forget_batches(run.step), generator, settings.flip)])
+                t = torch.cat([t, t])
+            eps = torch.randn(x0.shape, generator=generator)
+            x0, t, eps = (v.to(accelerator.device, torch.float32) for v in (x0, t, eps))
+            x = model.sde.marginal(x0, t, eps)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_mix(seed, run.step))  # dropout
+                noise = network(x, t)
+            halves = [
+                Noised(x=a, t=b, eps=c, noise=d, model=model)
+                for a, b, c, d in zip(*(v.split(settings.batch) for v in (x, t, eps, noise)), strict=True)
+            ]
+            retain_loss = method.retain(halves[0])
+            forget_loss = method.forget(halves[1], pool) if due and method.forget is not None else None
+            loss = method.combine(retain_loss, forget_loss) if method.forget is not None else retain_loss
+
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            norm = float(accelerator.clip_grad_norm_(model.parameters(), settings.clip))
+            value = float(retain_loss.detach())
+            if not (math.isfinite(value) and math.isfinite(norm)) or _exploded(run, value, settings.guard):
+                run.average.network.load_state_dict(good)
+                message = (
+                    f"{method.name} diverged at step {run.step + 1}: retain loss {value:.3g}, lowest {run.lowest:.3g}. "
+                    f"Kept the last good weights; try a larger alpha, a lower lr or a bounded form of the term"
+                )
+                return_model = _finish(run, folder if main else None, {**record, "status": f"diverged at step {run.step + 1}"})
+                raise Diverged(message, return_model)
+            optimizer.step()
+            _follow(run.average, model, min(settings.ema, (1 + run.step) / (10 + run.step)))
+
+            run.step += 1
+            log({"step": run.step, "retain": value, "forget": None if forget_loss is None else float(forget_loss.detach()), "norm": norm})
+            tick(value)
+            if run.step % 50 == 0:
+                good = copy.deepcopy(run.average.network.state_dict())
+            if folder is not None and main and run.step < settings.steps and (run.step % settings.save_every == 0 or stop()):
+                log.flush()
+                _store(run, folder, print_identity)
+            if stop():
+                where = f"; go on with --resume (state in {folder})" if folder is not None else ""
+                raise Interrupted(f"interrupted after step {run.step} of {settings.steps}{where}")
+    return _finish(run, folder if main else None, {**record, "status": "finished"})
+
+
+def _images(model: ScoreModel, data: ImageData | Split, method: Method) -> tuple[Tensor, Tensor | None]:
+    if isinstance(data, ImageData):
+        if method.forget is not None or not method.sees_forget:
+            raise UserError(f"method {method.name} needs to know what to forget; give a request (--forget RULE)")
+        retain, forget = data.images, None
+    elif method.sees_forget:
+        retain, forget = torch.cat([data.retain.images, data.forget.images]), None
+    else:
+        retain = data.retain.images
+        forget = data.forget.images if method.forget is not None else None
+    if tuple(retain.shape[1:]) != model.shape:
+        raise UserError(
+            f"the model makes images of shape {model.shape} (channels, height, width), the data has "
+            f"{tuple(retain.shape[1:])}; resize with --image-size or use other data"
+        )
+    return retain, forget
+
+
+def _draw(images: Tensor, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
+    chosen = images[index]
+    x = to_model(chosen, generator) if images.dtype == torch.uint8 else chosen
+    if flip:
+        mirrored = torch.rand(len(x), generator=generator) < 0.5
+        x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+    return x
+
+
+def _clean(images: Tensor, device: torch.device) -> Tensor:
+    return (to_model(images) if images.dtype == torch.uint8 else images).to(device, torch.float32)
+
+
+class _Shuffled:
+    """Batch indices of step k: the k-th piece of an endless sequence of permutations of the data."""
+
+    def __init__(self, size: int, batch: int, seed: int) -> None:
+        self.size, self.batch, self.seed = size, batch, seed
+        self.permutations: dict[int, Tensor] = {}
+
+    def __call__(self, step: int) -> Tensor:
+        place = torch.arange(step * self.batch, (step + 1) * self.batch)
+        epochs = place // self.size
+        return torch.cat([self._permutation(int(e))[place[epochs == e] % self.size] for e in epochs.unique()])
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if epoch not in self.permutations:
+            generator = torch.Generator().manual_seed(_mix(self.seed, -1 - epoch))
+            self.permutations = {
+                **{k: v for k, v in self.permutations.items() if k == epoch - 1},
+                epoch: torch.randperm(self.size, generator=generator),
+            }
+        return self.permutations[epoch]
+
+
+def _mix(seed: int, step: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "little")
+
+
+def _schedule(step: int, settings: TrainSettings) -> float:
+    left = (settings.steps - step) / max(1.0, settings.cooldown * settings.steps)
+    return min(1.0, (step + 1) / max(1, settings.warmup), max(0.05, left) if settings.cooldown else 1.0)
+
+
+def _follow(average: ScoreModel, model: ScoreModel, decay: float) -> None:
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def _exploded(run: _Run, value: float, guard: float) -> bool:
+    run.smooth = value if math.isnan(run.smooth) else 0.9 * run.smooth + 0.1 * value
+    if run.step >= 10:
+        run.lowest = min(run.lowest, run.smooth)
+    return run.smooth > guard * run.lowest
+
+
+def _record(
+    model: ScoreModel, data: ImageData | Split, method: Method, settings: TrainSettings, kind: str, command: str
+) -> dict[str, Any]:
+    sets: dict[str, Any] = (
+        {"data": {"name": data.name, "sha256": data.sha256, "images": len(data)}}
+        if isinstance(data, ImageData)
+        else {"request": data.to_dict()}
+    )
+    return {
+        "format": 1,
+        "kind": kind,
+        **model.record,
+        **sets,
+        "method": method.to_dict(),
+        "settings": asdict(settings),
+        "seed": settings.seed,
+        "command": command,
+        "versions": {name: version(name) for name in ("msgm", "torch", "diffusers", "accelerate")},
+    }
+
+
+def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in record.items() if k not in ("command", "versions", "settings")} | {
+        "settings": {k: v for k, v in record["settings"].items() if k != "save_every"}
+    }
+
+
+def _store(run: _Run, folder: Path, identity: str) -> None:
+    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
+    for index, state in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors["run"] = torch.tensor([run.step, run.smooth, run.lowest], dtype=torch.float64)
+    tensors["identity"] = torch.tensor(list(bytes.fromhex(identity)), dtype=torch.uint8)
+    write_tensors(folder / STATE, tensors)
+
+
+def _restore(run: _Run, folder: Path, identity: str) -> None:
+    tensors = read_tensors(folder / STATE)
+    if bytes(tensors["identity"].tolist()).hex() != identity:
+        raise UserError(
+            f"{folder} was started with other settings, data or parent model; resume with the same ones, or use another folder"
+        )
+    run.step = int(tensors["run"][0])
+    run.smooth, run.lowest = float(tensors["run"][1]), float(tensors["run"][2])
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    run.model.load_state_dict(part("model."))
+    run.average.load_state_dict(part("average."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in part("optimizer.").items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
+
+
+def _finish(run: _Run, folder: Path | None, record: dict[str, Any]) -> ScoreModel:
+    run.average.record = record
+    if folder is not None:
+        write_model(run.average, folder)
+        (folder / STATE).unlink(missing_ok=True)
+    return run.average.requires_grad_(True).eval()
+
+
+class _Log:
+    """``log.jsonl``: one line a step. A resumed run first drops the lines after its saved step."""
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self.path = folder / LOG if folder is not None else None
+        self.step = step
+
+    def __enter__(self) -> _Log:
+        if self.path is not None:
+            kept = self.path.read_text().splitlines(keepends=True)[: self.step] if self.path.exists() else []
+            self.path.write_text("".join(kept))
+            self.file = self.path.open("a")
+        return self
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        if self.path is not None:
+            self.file.write(json.dumps(line) + "\n")
+
+    def flush(self) -> None:
+        if self.path is not None:
+            self.file.flush()
+
+    def __exit__(self, *error: object) -> None:
+        if self.path is not None:
+            self.file.close()
+
+
+def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The loss curve of a run: dictionaries with step, retain, forget (None where it took no part) and norm."""
+    return [json.loads(line) for line in (Path(folder) / LOG).read_text().splitlines()]
+
+
+@contextmanager
+def _bar(kind: str, settings: TrainSettings, run: _Run, show: bool) -> Iterator[Any]:
+    if not show:
+        yield lambda value: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    verb = "Training" if kind == "trained" else "Unlearning"
+    began, first = time.monotonic(), run.step
+    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(verb, total=settings.steps, completed=run.step, note="")
+
+        def tick(value: float) -> None:
+            rate = (run.step - first) * settings.batch / (time.monotonic() - began)
+            bar.update(task, completed=run.step, note=f"loss {run.smooth:.4f}  {rate:.0f} images/s")
+
+        yield tick
+
+
+@contextmanager
+def _stop() -> Iterator[Any]:
+    """SIGINT asks for a stop after the current step; outside the main thread it keeps its usual meaning."""
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
