@@ -180,13 +180,16 @@ def table(results: Results) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    shown.caption, shown.caption_justify = LEGEND, "left"
+    shown = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, caption=LEGEND, caption_justify="left")
     for index, heading in enumerate(HEADINGS):
-        # On 80 columns the errors of the NLLs go to a second line before anything else is broken.
-        whole = not heading.startswith("NLL")
+        # On 80 columns the errors of the NLLs go to a second line, and nothing else is broken.
+        wraps = heading.startswith(("NLL", "retained"))
         shown.add_column(
-            Text(heading), justify="left" if index < 2 else "right", no_wrap=whole, overflow="fold"
+            heading.replace("[", r"\["),
+            justify="left" if index < 2 else "right",
+            no_wrap=not wraps,
+            min_width=7 if wraps else None,
+            overflow="fold",
         )
     for row in results.rows:
         shown.add_row(*map(Text, row.cells()))  # Text: a name with brackets is no markup

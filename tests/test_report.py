@@ -1,0 +1,238 @@
+"""results.json and report.html: exact schema, nothing half-written, nothing fetched, nothing unescaped."""
+
+import json
+import math
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from msgm.errors import UserError
+from msgm.evaluation.metrics import wilson
+from msgm.evaluation.report import (
+    Results,
+    Row,
+    commit,
+    grid,
+    loss_figure,
+    save_samples,
+    table,
+    write_html,
+    write_json,
+)
+
+
+def results(model: str = "Standard") -> Results:
+    full = Row(
+        model=model,
+        method="none",
+        unlearning_ratio=wilson(196, 1000),
+        junk=wilson(7, 1000),
+        retained=0.797,
+        nll_retain=(3.1624, 0.0118),
+        nll_forget=(3.2951, 0.0123),
+        seconds=0.42,
+        extra={"sampler": "heun"},
+    )
+    bare = Row(model="Moderated", method="redirect", nll_retain=(3.2, math.nan), seconds=61.4)
+    return Results(command="msgm demo", seed=1, commit="0" * 40, budget={"steps": 60}, rows=(full, bare))
+
+
+def test_schema_is_exact() -> None:
+    data = results().to_dict()
+    rate = wilson(196, 1000)
+    assert list(data) == ["command", "seed", "commit", "budget", "rows"]
+    assert data["rows"][0] == {
+        "model": "Standard",
+        "method": "none",
+        "unlearning_ratio": {"value": 0.196, "low": rate.low, "high": rate.high, "n": 1000},
+        "junk": 0.007,
+        "retained": 0.797,
+        "nll": {
+            "retain": {"bits_per_dim": 3.1624, "stderr": 0.0118},
+            "forget": {"bits_per_dim": 3.2951, "stderr": 0.0123},
+        },
+        "seconds": 0.42,
+        "sampler": "heun",
+    }
+    # What was not measured is null under the same keys.
+    bare = data["rows"][1]
+    assert list(bare) == list(data["rows"][0])[:-1]
+    assert bare["unlearning_ratio"] == {"value": None, "low": None, "high": None, "n": None}
+    assert bare["nll"]["forget"] == {"bits_per_dim": None, "stderr": None}
+
+
+def test_json_round_trip_and_nan_is_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "new" / "results.json", results())
+    text = (tmp_path / "new" / "results.json").read_text(encoding="utf-8")
+    read = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+    back = Results.from_dict(read)
+    assert back.to_dict() == read
+    assert back.rows[0].unlearning_ratio == wilson(196, 1000)
+    assert back.rows[0].extra == {"sampler": "heun"}
+    assert back.rows[1].nll_retain == (3.2, None)
+    assert back.rows[1].nll_forget is None and back.rows[1].unlearning_ratio is None
+    assert back.rows[1].cells() == results().rows[1].cells()
+    write_json(tmp_path / "a.json", {"a": [math.nan, -math.inf, 1.5, True, None], 2: Path("b")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.5, True, None], "2": "b"}
+
+
+def test_an_extra_key_cannot_replace_a_field() -> None:
+    with pytest.raises(UserError, match="junk"):
+        Row(model="a", method="b", extra={"junk": 0.0})
+
+
+def test_a_crash_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"old": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, full)
+            with pytest.raises(OSError, match="No space"):
+                write_json(path, {"new": 2})
+            with pytest.raises(OSError, match="No space"):
+                write_html(path, results(), title="new")
+        assert json.loads(path.read_text()) == {"old": 1}
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_table_shows_the_numbers() -> None:
+    console = Console(width=160, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    console.print(table(results("[red]Standard[/red] [/x]")))
+    text = console.export_text()
+    for shown in ("19.6 [17.3, 22.2]", "0.7", "79.7", "3.162 ± 0.012", "3.295 ± 0.012", "0.4", "61", "–"):
+        assert shown in text
+    assert "[red]Standard[/red] [/x]" in text
+    assert "nan" not in text
+
+
+def test_html_is_self_contained_and_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    pixels = torch.arange(4, dtype=torch.uint8).reshape(1, 2, 2)
+    write_html(
+        tmp_path / "report.html",
+        results(evil),
+        title=f"Forgetting {evil}",
+        grids=[(f"before {evil}", pixels), ("after", grid(pixels[None]))],
+        curves={evil: [(0, 1.0, None), (1, 0.5, -2.0)], "a $ b_$": [(0, 2.0, None), (1, math.nan, None)]},
+        records={
+            evil: {"request": {"rule": evil, "counts": [1, 2]}, "parent": None, "history": [{"seed": 3}]}
+        },
+        notes=[f"one note {evil}"],
+    )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 6
+    assert "http" not in page and "@import" not in page
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", page) + re.findall(
+        r"url\(([^)]+)", page
+    )
+    assert len(addresses) > 2
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    for shown in ("before ", "after", "19.6 [17.3, 22.2]", "one note", "1, 2", "forget loss", "a $ b_$"):
+        assert shown in page
+    embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(embedded) == 2
+
+
+def test_html_without_options(tmp_path: Path) -> None:
+    write_html(tmp_path / "report.html", results(), title="Plain")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Moderated" in page and "<figure" not in page and "What was forgotten" not in page
+
+
+def test_grid_puts_pixels_where_expected() -> None:
+    pixels = torch.randint(256, (5, 3, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = grid(pixels, columns=3, scale=2, gap=1)
+    assert image.mode == "RGB"
+    assert image.size == (3 * 12 + 2, 2 * 8 + 1)
+    for index in range(5):
+        left, top = index % 3 * 13, index // 3 * 9
+        for y in range(8):
+            for x in range(12):
+                expected = tuple(pixels[index, :, y // 2, x // 2].tolist())
+                assert image.getpixel((left + x, top + y)) == expected
+    gap = image.getpixel((12, 0))
+    assert gap == image.getpixel((0, 8)) == image.getpixel((37, 16)) == (96, 96, 96)
+    grey = grid(pixels[:2, :1], columns=10, scale=1)
+    assert grey.mode == "L"
+    assert grey.size == (2 * 6 + 2, 4)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(1, 1, 2, 2), torch.zeros(0, 1, 2, 2).byte(), torch.zeros(1, 2, 2, 2).byte()]
+)
+def test_grid_refuses_what_is_no_image(bad: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="grid takes"):
+        grid(bad)
+
+
+def test_samples_are_numbered_and_lossless(tmp_path: Path) -> None:
+    pixels = torch.arange(2 * 3 * 2 * 2, dtype=torch.uint8).reshape(2, 3, 2, 2)
+    save_samples(tmp_path / "a" / "b", pixels, start=9)
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["00009.png", "00010.png"]
+    with Image.open(tmp_path / "a" / "b" / "00010.png") as image:
+        assert image.getpixel((1, 0)) == tuple(pixels[1, :, 0, 1].tolist())
+
+
+def test_loss_figure_draws_the_numbers() -> None:
+    long = [(step, 1.0 + step % 2, None) for step in range(100)]
+    figure = loss_figure({"a": long, "b": [(0, 3.0, -1.0), (5, 2.0, -4.0)]})
+    retain, forget = figure.axes
+    faint, smooth, short = retain.lines
+    assert list(faint.get_ydata()) == [point[1] for point in long]
+    # The mean of the last five of 1, 2, 1, 2, ... ends at its last step.
+    assert list(smooth.get_ydata()) == pytest.approx(
+        [1.4 if step % 2 == 0 else 1.6 for step in range(4, 100)]
+    )
+    assert smooth.get_xdata()[0] == 4 and smooth.get_xdata()[-1] == 99
+    assert list(short.get_xydata().ravel()) == [0.0, 3.0, 5.0, 2.0]
+    assert [list(line.get_ydata()) for line in forget.lines] == [[-1.0, -4.0]]
+    assert len(loss_figure({"a": long}).axes) == 1
+
+
+def test_commit_is_that_of_the_tracked_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commit(tmp_path) is None
+    assert commit(tmp_path / "absent") is None
+    git = [
+        "git",
+        "-C",
+        str(tmp_path),
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@b.c",
+        "-c",
+        "commit.gpgsign=false",
+    ]
+    try:
+        subprocess.run([*git, "init", "-q"], check=True)
+    except OSError:
+        pytest.skip("needs git")
+    source, installed = tmp_path / "src", tmp_path / ".venv"
+    for folder in (source, installed):
+        folder.mkdir()
+        (folder / "a.py").write_text("")
+    assert commit(source) is None  # nothing is committed yet
+    subprocess.run([*git, "add", "src"], check=True)
+    subprocess.run([*git, "commit", "-q", "--no-verify", "-m", "a"], check=True)
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert len(head) == 40
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "absent"))  # as within a hook of another repository
+    assert commit(source) == head
+    assert commit(installed) is None
+    monkeypatch.setenv("PATH", "")
+    assert commit(source) is None
