@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from msgm.data.datasets import ImageData, to_model
 from torch import Tensor
 
+from msgm.data.datasets import ImageData, to_model
 from msgm.errors import UserError
 from msgm.evaluation.judge import JUNK, Judge, JudgeSettings, train_judge
 from msgm.evaluation.junk import KINDS, JunkMaker
@@ -30,6 +30,7 @@ def patterns(n: int, seed: int, channels: int = 1) -> ImageData:
         columns={"label": torch.tensor(CLASSES)[kind], "stands": (kind == 1).long()},
         name="patterns",
         source="made in the test",
+        label_names=tuple("abcdefghij"),
     )
 
 
@@ -52,7 +53,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_the_judge_learns_and_measures_itself(judge: Judge) -> None:
-    assert judge.classes == CLASSES
+    assert (judge.classes, judge.names) == (CLASSES, ("a", "c", "f", "j"))
     assert judge.accuracy > 0.9
     assert judge.real_called_junk < 0.1
     assert set(judge.junk_recall) == set(KINDS)
