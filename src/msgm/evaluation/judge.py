@@ -242,8 +242,8 @@ def train_judge(
     and shifted a little and get a little noise, so that a clean sample beside the data is accepted; junk
     (`JunkMaker`) is made afresh for every batch. The weights are rounded to half precision *before* they are
     measured: what ``save(half=True)`` stores is what the record says. Everything random comes from
-    ``settings.seed``. ``names`` are by default the data's own names of the labels. Raises UserError if the two
-    sets do not fit together.
+    ``settings.seed``. ``names`` are by default the data's own names of the labels. Raises UserError if the
+    two sets do not fit together.
     """
     from ..data.datasets import to_model
 
