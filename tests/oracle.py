@@ -12,9 +12,7 @@ SDES = {name: process() for name, process in PROCESSES.items()}
 TOY = GaussianMixture([0.4, 0.2, 0.4], [[-2, -2], [0, 0], [2, 2]])
 """The toy data of the paper's Table 1."""
 RETAIN = GaussianMixture([0.5, 0.5], [[-2, -2], [2, 2]])
-UNEVEN = GaussianMixture(
-    [0.2, 0.5, 0.3], [[-1.0, 0.5, 0.0], [0.3, -0.4, 1.0], [1.0, 1.2, -0.7]], [0.3, 0.6, 0.45]
-)
+UNEVEN = GaussianMixture([0.2, 0.5, 0.3], [[-1.0, 0.5, 0.0], [0.3, -0.4, 1.0], [1.0, 1.2, -0.7]], [0.3, 0.6, 0.45])
 """Three unlike components in three dimensions."""
 
 
@@ -43,9 +41,7 @@ class ExactNetwork(nn.Module):
         t = time_of_label(sde, label)
         alpha, sigma, eps = expand(sde.alpha(t), x), expand(sde.sigma(t), x), self.mixture.noise(x, sde, t)
         clean = (x - sigma * eps) / alpha
-        return {"noise": eps, "score": -eps / sigma, "sample": clean, "v": alpha * eps - sigma * clean}[
-            self.prediction
-        ]
+        return {"noise": eps, "score": -eps / sigma, "sample": clean, "v": alpha * eps - sigma * clean}[self.prediction]
 
 
 class GaussianNetwork(nn.Module):

@@ -18,23 +18,26 @@ SOURCE = ROOT / "src"
 # room: the rooms it may import, each of which stands above it. Every room may import `errors` and itself.
 ROOMS = {
     "errors": "",
+    "progress": "",
+    "storage": "",
     "sde": "",
     "times": "sde",
     "score": "sde",
     "networks": "",
-    "checkpoint": "sde score networks",
+    "checkpoint": "storage sde score networks",
     "forgetting": "sde times score",
     "data": "",
-    "training": "sde times score checkpoint forgetting data",
+    "training": "progress storage sde times score checkpoint forgetting data",
     "sampling": "sde score",
-    "likelihood": "sde score",
-    "evaluation": "score networks checkpoint data sampling likelihood",
+    "likelihood": "sde score sampling",
+    "evaluation": "progress storage score networks checkpoint data sampling likelihood",
 }
 LIBRARY = " ".join(ROOMS)
 ROOMS["experiments"] = LIBRARY
 # `msgm` itself only gathers the public names; the faces take theirs from there, as a user does.
 ROOMS["msgm"] = LIBRARY
-ROOMS["app"] = ROOMS["cli"] = f"{LIBRARY} experiments msgm"
+ROOMS["commands"] = f"{LIBRARY} experiments msgm"
+ROOMS["cli"] = "commands training msgm"
 ROOMS["__main__"] = "cli"
 
 # Slow to import, or needed by few commands.

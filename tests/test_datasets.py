@@ -200,9 +200,7 @@ def test_idx_files_hold_the_standard_bytes(tmp_path: Path) -> None:
     assert torch.equal(read_idx(tmp_path / "a.gz"), values)
 
 
-def test_mnist_files_are_found_in_the_usual_places(
-    idx: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_mnist_files_are_found_in_the_usual_places(idx: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("root")
     (root / "MNIST").mkdir()
     (root / "MNIST" / "raw").symlink_to(idx)
@@ -249,9 +247,7 @@ def test_a_name_that_means_nothing_lists_what_does(tmp_path: Path) -> None:
     assert "data_dir must name the folder" in refusal("mnist")
     assert "image_size must be at least 1, not 0" in refusal("demo", image_size=0)
     assert "split must be train or test, not 'valid'" in refusal("demo", split="valid")
-    assert "no integer column 'Bangs' to use as labels; known columns: label" in refusal(
-        "demo", labels="Bangs"
-    )
+    assert "no integer column 'Bangs' to use as labels; known columns: label" in refusal("demo", labels="Bangs")
 
 
 # Folders
@@ -294,9 +290,7 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
     assert test.label_names == ("a", "b", "c")
     stray = save(tmp_path / "test" / "d" / "1.png", pixels(0))
     assert f"{stray}: class 'd' is not in the train split (a, b, c)" in refusal(tmp_path, split="test")
-    assert f"no test split; put the images in {tmp_path / 'train'}/train" in refusal(
-        tmp_path / "train", split="test"
-    )
+    assert f"no test split; put the images in {tmp_path / 'train'}/train" in refusal(tmp_path / "train", split="test")
 
 
 def test_a_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
@@ -322,9 +316,7 @@ def test_metadata_gives_columns(tmp_path: Path) -> None:
         "age": [-5, 40],
     }
     assert load_data(str(tmp_path), labels="Bangs").labels.tolist() == [1, 0]
-    assert "no integer column 'note' to use as labels; known columns: Bangs, age" in refusal(
-        tmp_path, labels="note"
-    )
+    assert "no integer column 'note' to use as labels; known columns: Bangs, age" in refusal(tmp_path, labels="note")
     table.write_text("file_name,label\nimages/2.png,cat\n")
     assert f"{table}: column label must hold whole numbers" in refusal(tmp_path)
     table.write_text("file_name,label\nimages/9.png,1\n")

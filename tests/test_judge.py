@@ -200,9 +200,7 @@ def test_damaged_folders_are_named(judge: Judge, tmp_path: Path) -> None:
             Judge.load(tmp_path)
 
 
-def test_a_failed_save_keeps_the_old_files(
-    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_keeps_the_old_files(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judge.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 

@@ -126,8 +126,7 @@ def test_doubling_compares_two_grids_on_the_same_points() -> None:
     images = pixels(4)
     checked = log_likelihood(gaussian_model(VESDE(), (1, 4, 4)), images, steps=6)
     plain = [
-        log_likelihood(gaussian_model(VESDE(), (1, 4, 4)), images, steps=steps, check=False).values
-        for steps in (6, 12)
+        log_likelihood(gaussian_model(VESDE(), (1, 4, 4)), images, steps=steps, check=False).values for steps in (6, 12)
     ]
     torch.testing.assert_close(checked.doubling, plain[1] - plain[0])
 

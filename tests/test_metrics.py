@@ -139,9 +139,7 @@ def test_frechet_of_covariances_that_do_not_commute() -> None:
     a, b = gaussian(30, torch.zeros(2).double(), one, 3), gaussian(30, torch.zeros(2).double(), two, 4)
     cov_a, cov_b = one @ one.T, two @ two.T
     cross = ((cov_a @ cov_b).trace() + 2 * (cov_a.det() * cov_b.det()).sqrt()).sqrt()
-    assert frechet_distance(a, b) == pytest.approx(
-        float(cov_a.trace() + cov_b.trace() - 2 * cross), rel=1e-10
-    )
+    assert frechet_distance(a, b) == pytest.approx(float(cov_a.trace() + cov_b.trace() - 2 * cross), rel=1e-10)
 
 
 def test_frechet_of_equal_sets_is_zero() -> None:

@@ -34,9 +34,7 @@ def test_score_is_the_gradient_of_the_log_density(sde: SDE) -> None:
     x, t = points().requires_grad_(), times(sde)
     (gradient,) = torch.autograd.grad(UNEVEN.log_density(x, sde, t).sum(), x)
     torch.testing.assert_close(UNEVEN.score(x, sde, t), gradient, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        UNEVEN.noise(x, sde, t), -sde.sigma(t)[:, None] * gradient, rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(UNEVEN.noise(x, sde, t), -sde.sigma(t)[:, None] * gradient, rtol=1e-9, atol=1e-9)
     (gradient,) = torch.autograd.grad(UNEVEN.log_density(x).sum(), x)
     torch.testing.assert_close(UNEVEN.score(x), gradient, rtol=1e-9, atol=1e-9)
 
@@ -57,9 +55,7 @@ def test_divergence_and_second_moment_follow_from_the_hessian(sde: SDE) -> None:
 def test_moments_of_the_noise_against_importance_sampling(name: str) -> None:
     sde, t = SDES[name], scalar(0.45)
     alpha, sigma = sde.alpha(t), sde.sigma(t)
-    x = sde.marginal(
-        torch.tensor([[0.4, 0.1, 0.6]], dtype=torch.float64), t, torch.ones(1, 3, dtype=torch.float64)
-    )
+    x = sde.marginal(torch.tensor([[0.4, 0.1, 0.6]], dtype=torch.float64), t, torch.ones(1, 3, dtype=torch.float64))
     clean = UNEVEN.sample(400_000, torch.Generator().manual_seed(1))
     eps = (x - alpha * clean) / sigma
     weights = (-0.5 * eps.square().sum(1)).softmax(0)

@@ -87,9 +87,7 @@ def test_an_extra_key_cannot_replace_a_field() -> None:
         Row(model="a", method="b", extra={"junk": 0.0})
 
 
-def test_a_crash_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "results.json"
     write_json(path, {"old": 1})
 
@@ -126,18 +124,14 @@ def test_html_is_self_contained_and_escaped(tmp_path: Path) -> None:
         title=f"Forgetting {evil}",
         grids=[(f"before {evil}", pixels), ("after", grid(pixels[None]))],
         curves={evil: [(0, 1.0, None), (1, 0.5, -2.0)], "a $ b_$": [(0, 2.0, None), (1, math.nan, None)]},
-        records={
-            evil: {"request": {"rule": evil, "counts": [1, 2]}, "parent": None, "history": [{"seed": 3}]}
-        },
+        records={evil: {"request": {"rule": evil, "counts": [1, 2]}, "parent": None, "history": [{"seed": 3}]}},
         notes=[f"one note {evil}"],
     )
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 6
     assert "http" not in page and "@import" not in page
-    addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", page) + re.findall(
-        r"url\(([^)]+)", page
-    )
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", page) + re.findall(r"url\(([^)]+)", page)
     assert len(addresses) > 2
     assert all(address.startswith(("data:", "#")) for address in addresses)
     for shown in ("before ", "after", "19.6 [17.3, 22.2]", "one note", "1, 2", "forget loss", "a $ b_$"):
@@ -193,9 +187,7 @@ def test_loss_figure_draws_the_numbers() -> None:
     faint, smooth, short = retain.lines
     assert list(faint.get_ydata()) == [point[1] for point in long]
     # The mean of the last five of 1, 2, 1, 2, ... ends at its last step.
-    assert list(smooth.get_ydata()) == pytest.approx(
-        [1.4 if step % 2 == 0 else 1.6 for step in range(4, 100)]
-    )
+    assert list(smooth.get_ydata()) == pytest.approx([1.4 if step % 2 == 0 else 1.6 for step in range(4, 100)])
     assert smooth.get_xdata()[0] == 4 and smooth.get_xdata()[-1] == 99
     assert list(short.get_xydata().ravel()) == [0.0, 3.0, 5.0, 2.0]
     assert [list(line.get_ydata()) for line in forget.lines] == [[-1.0, -4.0]]
@@ -227,9 +219,7 @@ def test_commit_is_that_of_the_tracked_source(tmp_path: Path, monkeypatch: pytes
     assert commit(source) is None  # nothing is committed yet
     subprocess.run([*git, "add", "src"], check=True)
     subprocess.run([*git, "commit", "-q", "--no-verify", "-m", "a"], check=True)
-    head = subprocess.run(
-        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     assert len(head) == 40
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "absent"))  # as within a hook of another repository
     assert commit(source) == head

@@ -141,9 +141,7 @@ def test_what_is_no_rule_is_refused_when_it_is_made(rule: str, message: str) -> 
         ("Bangs == 'yes'", "Bangs is never 'yes' (Bangs takes 0, 1)"),
     ],
 )
-def test_an_unknown_column_or_name_is_refused_with_what_is_known(
-    data: ImageData, rule: str, message: str
-) -> None:
+def test_an_unknown_column_or_name_is_refused_with_what_is_known(data: ImageData, rule: str, message: str) -> None:
     for act in (ForgetRequest(rule).mask, ForgetRequest(rule).split):
         with pytest.raises(UserError) as caught:
             act(data)
@@ -159,9 +157,7 @@ def test_a_rule_that_selects_nothing_says_which_values_there_are(data: ImageData
         "rule 'label in [7, 8] and Bangs == 1' selects none of the 10 images of toy; label in [7, 8] "
         "holds for none: label takes 0 (ant), 1 (bee), 2 (cat), 3 (dog), 4 (eel)"
     )
-    with pytest.raises(
-        UserError, match=r"none of the 10 images of toy; label > 4 holds for none: label takes 0"
-    ):
+    with pytest.raises(UserError, match=r"none of the 10 images of toy; label > 4 holds for none: label takes 0"):
         ForgetRequest("label > 4").split(data)
     with pytest.raises(UserError, match=r"none of the 10 images of toy$"):
         ForgetRequest("label == 1 and label == 2").split(data)

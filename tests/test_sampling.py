@@ -48,8 +48,7 @@ def test_heun_is_of_second_order(name: str) -> None:
     model = TOY.as_model(SDES[name])
     reference = Heun(model, steps=2049).sample(64, seed=1)
     errors = [
-        (Heun(model, steps=steps + 1).sample(64, seed=1) - reference).abs().mean().item()
-        for steps in (64, 128, 256)
+        (Heun(model, steps=steps + 1).sample(64, seed=1) - reference).abs().mean().item() for steps in (64, 128, 256)
     ]
     assert 1.8 < slope(errors) < 2.3, errors
 
@@ -70,9 +69,7 @@ def test_components_of_a_mixture_are_drawn_in_proportion(kind: type[Sampler]) ->
     n = 2000
     x = kind(TOY.as_model(VPSDE()), steps=100).sample(n, seed=4, batch=n)
     shares = TOY.component_posterior(x).mean(0)
-    assert bool(
-        ((shares - TOY.weights).abs() < 4 * (TOY.weights * (1 - TOY.weights) / n).sqrt() + 0.01).all()
-    )
+    assert bool(((shares - TOY.weights).abs() < 4 * (TOY.weights * (1 - TOY.weights) / n).sqrt() + 0.01).all())
 
 
 @EACH_SAMPLER

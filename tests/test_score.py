@@ -93,16 +93,12 @@ def test_exact_denoiser_is_the_softmax_mean_whatever_the_chunk() -> None:
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(50, 1, 3, 3, generator=generator, dtype=torch.float64) * 2 - 1
     ratio = torch.logspace(-2, 1.7, 12, dtype=torch.float64)
-    y = images[:12] + expand(ratio, images) * torch.randn(
-        12, 1, 3, 3, generator=generator, dtype=torch.float64
-    )
+    y = images[:12] + expand(ratio, images) * torch.randn(12, 1, 3, 3, generator=generator, dtype=torch.float64)
     square = (y[:, None] - images[None]).flatten(2).square().sum(2)
     weights = (-square / (2 * ratio.square()[:, None])).softmax(1)
     expected = torch.einsum("br,rchw->bchw", weights, images)
     for chunk in (1, 7, 50, 4096):
-        torch.testing.assert_close(
-            exact_denoiser(y, ratio, images, chunk=chunk), expected, rtol=1e-9, atol=1e-9
-        )
+        torch.testing.assert_close(exact_denoiser(y, ratio, images, chunk=chunk), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_exact_denoiser_is_that_of_a_mixture_of_points() -> None:
@@ -112,9 +108,7 @@ def test_exact_denoiser_is_that_of_a_mixture_of_points() -> None:
     t = torch.linspace(0.3, 1, 9, dtype=torch.float64)
     y = sde.marginal(images, t, torch.randn(9, 4, generator=generator, dtype=torch.float64))
     model = GaussianMixture(torch.ones(9), images, 1e-7).as_model(sde)
-    torch.testing.assert_close(
-        exact_denoiser(y, sde.sigma(t), images), model.denoise(y, t), rtol=1e-7, atol=1e-7
-    )
+    torch.testing.assert_close(exact_denoiser(y, sde.sigma(t), images), model.denoise(y, t), rtol=1e-7, atol=1e-7)
 
 
 def test_exact_denoiser_at_the_smallest_noise_in_single_precision_returns_the_image() -> None:

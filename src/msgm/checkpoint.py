@@ -1,9 +1,9 @@
 """Model folders: safetensors and JSON in diffusers' layout, with a record of what the model was made to forget.
 
-    unet/config.json, unet/diffusion_pytorch_model.safetensors     the network, as diffusers writes it
-    scheduler/scheduler_config.json, model_index.json              only for DDPM: diffusers' DDPMPipeline loads it
-    score.json                                                     process, prediction kind, shape (`ScoreModel`)
-    moderation.json                                                the record; written last
+unet/config.json, unet/diffusion_pytorch_model.safetensors     the network, as diffusers writes it
+scheduler/scheduler_config.json, model_index.json              only for DDPM: diffusers' DDPMPipeline loads it
+score.json                                                     process, prediction kind, shape (`ScoreModel`)
+moderation.json                                                the record; written last
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .errors import UserError
 from .networks import MLP
 from .score import ScoreModel
 from .sde import DDPM, PROCESSES, SDE
+from .storage import claim, read_json, write_bytes, write_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 RECORD = "moderation.json"
@@ -43,24 +44,6 @@ def weights_sha256(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"0")
     return digest.hexdigest()
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then move: a full disk or a crash leaves what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` of indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -83,27 +66,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise UserError(f"{path} is truncated or not a safetensors file ({error}); copy or save it again") from None
     return tensors
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; a missing or broken file is named."""
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; the model folder is incomplete: copy or save it again") from None
-    except (ValueError, UnicodeDecodeError):
-        raise UserError(f"{path} is not valid JSON; copy or save it again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; copy or save it again")
-    return value
-
-
-def claim(out: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output folder that already holds something, unless it may be replaced."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder to write to")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(f"{out} already exists; choose another folder or pass --overwrite")
 
 
 def save(model: ScoreModel, folder: str | os.PathLike[str], *, overwrite: bool = False, half: bool = False) -> None:
@@ -229,7 +191,9 @@ def _load_foreign(root: Path) -> ScoreModel:
     prediction = kinds.get(given.get("prediction_type", "epsilon"))
     schedule = given.get("beta_schedule", "linear")
     if prediction is None or schedule not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
-        raise UserError(f"{scheduler}: prediction_type or beta_schedule is not one that msgm reads (METHOD in the docs)")
+        raise UserError(
+            f"{scheduler}: prediction_type or beta_schedule is not one that msgm reads (METHOD in the docs)"
+        )
     if given.get("trained_betas") is not None:
         raise UserError(f"{scheduler}: trained_betas are not supported; name a beta_schedule")
     sde = DDPM(

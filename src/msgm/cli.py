@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from dataclasses import fields
-from importlib import import_module
+from inspect import signature
 from typing import Any, get_type_hints
 
 COMMANDS = {
@@ -56,7 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(2, str(error))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _fail(2, f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched")
+        _fail(
+            2,
+            f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched",
+        )
     except KeyboardInterrupt as error:
         _fail(130, str(error) or "interrupted")
 
@@ -75,13 +78,19 @@ def _run(name: str, argv: list[str]) -> Any:
     if settings_class is not None:
         parser.add_class_arguments(settings_class, as_group=False)
     # Options may be spelt with dashes, as people do: --save-every is --save_every.
-    argv = [a.split("=")[0].replace("-", "_").replace("__", "--", 1) + a[len(a.split("=")[0]) :] if a.startswith("--") else a for a in argv]
+    argv = [
+        a.split("=")[0].replace("-", "_").replace("__", "--", 1) + a[len(a.split("=")[0]) :]
+        if a.startswith("--")
+        else a
+        for a in argv
+    ]
     given = parser.parse_args(argv).as_dict()
     given.pop("config", None)
     if settings_class is not None:
         names = {f.name for f in fields(settings_class)}
         given["settings"] = settings_class(**{key: given.pop(key) for key in names})
-    given["command"] = shlex.join(["msgm", name, *argv])
+    if "command" in signature(function).parameters:
+        given["command"] = shlex.join(["msgm", name, *argv])
     from .training import Diverged
 
     try:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from .checkpoint import EMBEDDED, claim, embedded, load
-from .data import ForgetRequest, ImageData, Split, load_data
+from .checkpoint import EMBEDDED, embedded, load
+from .data import ForgetRequest, ImageData, Split, load_data, to_pixels
 from .errors import UserError
-from .evaluation.judge import Judge, JudgeSettings, train_judge as fit_judge
-from .forgetting.methods import METHODS, Method
+from .evaluation.audit import EvaluateSettings
+from .evaluation.audit import evaluate as measure
+from .evaluation.judge import Judge, JudgeSettings
+from .evaluation.judge import train_judge as fit_judge
+from .evaluation.report import Results, commit, grid, png, save_samples, table, write_html, write_json
+from .forgetting.methods import DEFAULT, METHODS, Method
+from .likelihood import log_likelihood
 from .networks import preset
+from .progress import bar
+from .sampling import EulerMaruyama, Heun
 from .score import Prediction, ScoreModel
 from .sde import PROCESSES
+from .storage import claim, write_bytes
 from .training import TrainSettings, UnlearnSettings
 from .training import train as fit
 from .training import unlearn as forget_in
@@ -90,8 +99,6 @@ def build_method(name: str, **options: Any) -> Method:
     if name not in METHODS:
         raise UserError(f"no method {name!r}; known: {', '.join(METHODS)}")
     given = {key: value for key, value in options.items() if value is not None}
-    import inspect
-
     takes = inspect.signature(METHODS[name]).parameters
     for key in given:
         if key not in takes:
@@ -104,3 +111,327 @@ def _threads(threads: int | None) -> None:
         if threads < 1:
             raise UserError(f"--threads must be 1 or more; got {threads}")
         torch.set_num_threads(threads)
+
+
+def train_judge(
+    *,
+    settings: JudgeSettings,
+    out: Path,
+    command: str,
+    data: str = "demo",
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    column: str = "label",
+    threads: int | None = None,
+    device: str = "cpu",
+    half: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Train the judge: a classifier of a column of the data with a junk class, measured on the test split.
+
+    Args:
+        out: folder for its weights, its confusion and its record.
+        data: demo (in the package), mnist, an image folder, or a Parquet file.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        column: what it classifies.
+        threads: CPU threads.
+        device: cpu or cuda.
+        half: store weights as float16.
+        overwrite: replace what is in the output folder.
+    """
+    _threads(threads)
+    claim(out, overwrite=overwrite)
+    images = {s: load_data(data, split=s, data_dir=data_dir, image_size=image_size) for s in ("train", "test")}
+    judge = fit_judge(images["train"], images["test"], settings, column=column, device=device)
+    judge.record["command"] = command
+    judge.save(out, half=half)
+    print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
+
+
+def unlearn(
+    model: str,
+    *,
+    settings: UnlearnSettings,
+    out: Path,
+    forget: str,
+    command: str,
+    method: str = DEFAULT,
+    data: str | None = None,
+    data_dir: str | None = None,
+    alpha: float | None = None,
+    every: int | None = None,
+    form: str | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Fine-tune a copy of a trained model so that it forgets what a rule selects.
+
+    Args:
+        model: a model folder (ours or diffusers'), or demo for the one in the package.
+        out: folder for the new model, its record and log.jsonl.
+        forget: rule that selects what must not be generated, as "label in [3, 7]" or "Bangs == 1 and Male == 0".
+        method: standard, unseen, orthogonal, obtuse, redirect.
+        data: the images; by default those that the model was trained on, where its record names them.
+        data_dir: where named data sets lie.
+        alpha: weight of the retain loss (method's own default).
+        every: steps between forget losses (method's own default).
+        form: variant of the method's forget term.
+        threads: CPU threads.
+        device: auto, cpu or cuda.
+        resume: go on with a run that was stopped.
+        overwrite: replace what is in the output folder.
+    """
+    _threads(threads)
+    recipe = build_method(method, alpha=alpha, every=every, form=form)
+    parent = load(model)
+    split = ForgetRequest(forget).split(_data(parent, data, data_dir, "train"))
+    forget_in(
+        parent, split, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
+        command=command,
+    )  # fmt: skip
+    print(f"saved {out}")
+
+
+def sample(
+    model: str,
+    *,
+    out: Path,
+    n: int = 100,
+    sampler: Literal["ode", "sde"] = "ode",
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> None:
+    """Draw images from a model: one PNG a sample, and grid.png of the first hundred.
+
+    Args:
+        model: a model folder, or demo.
+        out: folder for the pictures.
+        n: how many.
+        sampler: ode (Heun) or sde (Euler-Maruyama).
+        steps: of the sampler; by default 18 (ode) or 200 (sde).
+        seed: picture k depends on the seed and k alone.
+        threads: CPU threads.
+        device: cpu or cuda.
+        overwrite: replace what is in the output folder.
+    """
+    _threads(threads)
+    claim(out, overwrite=overwrite)
+    if n < 1:
+        raise UserError(f"--n must be 1 or more; got {n}")
+    source = load(model).to(device)
+    drawer = Heun(source, steps=steps or 18) if sampler == "ode" else EulerMaruyama(source, steps=steps or 200)
+    out.mkdir(parents=True, exist_ok=True)
+    first: list[torch.Tensor] = []
+    with bar(f"{n} samples", n) as tick:
+        for start in range(0, n, 250):
+            pixels = to_pixels(drawer.sample(min(250, n - start), seed=seed, start=start, tick=tick).cpu())
+            save_samples(out, pixels, start=start)
+            first.append(pixels)
+    write_bytes(out / "grid.png", png(grid(torch.cat(first)[:100])))
+    print(f"saved {n} images in {out}")
+
+
+def nll(
+    model: str,
+    *,
+    forget: str | None = None,
+    out: Path | None = None,
+    data: str | None = None,
+    data_dir: str | None = None,
+    n: int = 100,
+    steps: int = 12,
+    repeats: int = 1,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Exact likelihoods (bits/dim) of test images, of the retained and the forgotten ones with --forget.
+
+    Each is reported with its standard error over images and the change when the steps are doubled.
+
+    Args:
+        model: a model folder, or demo.
+        forget: rule that splits the images; by default the model's own request, where its record has one.
+        out: JSON file for the values of each image.
+        data: the images; by default those of the model's record.
+        data_dir: where named data sets lie.
+        n: images of each set.
+        steps: Runge-Kutta steps; all images are measured again with twice as many, and that is reported.
+        repeats: draws of probes and dequantisation to average.
+        seed: of both.
+        threads: CPU threads.
+        device: cpu or cuda.
+    """
+    _threads(threads)
+    if out is not None and out.exists():
+        raise UserError(f"{out} already exists; name another file")
+    source = load(model).to(device)
+    test = _data(source, data, data_dir, "test")
+    rule = forget or source.record.get("request", {}).get("rule")
+    sets = {"all": test.images}
+    if rule:
+        mask = ForgetRequest(rule).mask(test)
+        sets = {"retain": test.images[~mask], "forget": test.images[mask]}
+    found: dict[str, Any] = {
+        "model": model,
+        "rule": rule,
+        "steps": 2 * steps,
+        "repeats": repeats,
+        "seed": seed,
+    }
+    for key, images in sets.items():
+        if not len(images):
+            raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
+        with bar(f"likelihood of {key} images", len(images[:n])) as tick:
+            result = log_likelihood(source, images[:n].to(device), steps=steps, repeats=repeats, seed=seed, tick=tick)
+        mean, stderr = result.mean()
+        change = float(result.doubling.mean())
+        print(
+            f"{key:>7}: {mean:.4f} ± {stderr:.4f} bits/dim over {len(images[:n])} images; doubling the steps changes it by "
+            f"{change:+.4f}{'' if result.reliable else '  NOT RELIABLE: use more --steps'}"
+        )
+        found[key] = {
+            "bits_per_dim": mean,
+            "stderr": stderr,
+            "doubling": change,
+            "reliable": result.reliable,
+            "nfe": result.nfe,
+            "images": [float(v) for v in result.values],
+        }
+    if out is not None:
+        write_json(out, found)
+
+
+def evaluate(
+    model: str,
+    *,
+    settings: EvaluateSettings,
+    out: Path,
+    command: str,
+    against: str | None = None,
+    forget: str | None = None,
+    judge: str = EMBEDDED,
+    data: str | None = None,
+    data_dir: str | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Measure a model: unlearning ratio, junk, likelihoods of both sets; table, results.json and report.html.
+
+    Args:
+        model: a model folder, or demo.
+        out: folder for results.json, report.html and the samples.
+        against: another model, measured beside it with the same noise (its parent, say).
+        forget: the rule; by default the model's own request.
+        judge: a judge folder, or demo for the MNIST judge in the package.
+        data: the test images; by default those of the model's record.
+        data_dir: where named data sets lie.
+        threads: CPU threads.
+        overwrite: replace what is in the output folder.
+    """
+    _threads(threads)
+    claim(out, overwrite=overwrite)
+    sources = {name: load(name) for name in ([against] if against else []) + [model]}
+    rule = forget or sources[model].record.get("request", {}).get("rule")
+    if not rule:
+        raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
+    classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
+    test = _data(sources[model], data, data_dir, "test")
+    rows, grids = [], []
+    for name, source in sources.items():
+        label = Path(name).name
+        method = source.record.get("method", {}).get("name", "standard")
+        row, pixels = measure(
+            source,
+            name=label,
+            method=method,
+            judge=classifier,
+            request=ForgetRequest(rule),
+            test=test,
+            settings=settings,
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        save_samples(out / "samples" / label, pixels)
+        rows.append(row)
+        grids.append((label, grid(pixels[:100])))
+    budget = {"evaluation": asdict(settings)}
+    results = Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=rows)
+    write_json(out / "results.json", results.to_dict())
+    records = {Path(name).name: source.record for name, source in sources.items()}
+    write_html(
+        out / "report.html",
+        results,
+        title=f"Forgotten: {rule}",
+        grids=grids,
+        curves={},
+        records=records,
+        notes=[],
+    )
+    _show(results)
+
+
+def demo(
+    *,
+    settings: EvaluateSettings,
+    out: Path = Path("runs/demo"),
+    command: str,
+    steps: int = UnlearnSettings.steps,
+    batch: int = UnlearnSettings.batch,
+    threads: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Forget the digits 3 and 7 in the Standard MNIST model of the package, and prove it.
+
+    Unlearns by the paper's Orthogonal, by Unseen and by the default method with the same budget; samples before
+    and after with the same noise, judges, measures likelihoods; prints one table and writes report.html,
+    results.json, the models and 1,000 samples of each. Minutes on two cores.
+
+    Args:
+        out: folder for all of it.
+        steps: fine-tuning steps of each method.
+        batch: images a step, of each set.
+        threads: CPU threads.
+        resume: keep the models that an interrupted demo has finished.
+        overwrite: replace what is in the output folder.
+    """
+    from .experiments.demo import demo as run
+
+    _threads(threads)
+    unlearning = UnlearnSettings(steps=steps, batch=batch, seed=settings.seed)
+    results = run(out, unlearning=unlearning, evaluation=settings, command=command, resume=resume, overwrite=overwrite)
+    _show(results)
+    print(f"look at {out / 'report.html'}")
+
+
+def methods() -> None:
+    """The unlearning methods there are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("Method", "What it asks", "Options (default)")
+    for name, make in METHODS.items():
+        options = ", ".join(f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items())
+        shown.add_row(name + (" *" if name == DEFAULT else ""), " ".join((make.__doc__ or "").split()), options or "-")
+    Console().print(shown, "* the default")
+
+
+def _data(model: ScoreModel, data: str | None, data_dir: str | None, split: Literal["train", "test"]) -> ImageData:
+    record = model.record
+    name = data or record.get("data", {}).get("name") or record.get("request", {}).get("data")
+    if name is None:
+        raise UserError("the model's record names no data; say which images with --data")
+    return load_data(name, split=split, data_dir=data_dir, image_size=model.shape[-1] if name != EMBEDDED else None)
+
+
+def _show(results: Results) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(table(results))

@@ -119,9 +119,7 @@ def log_likelihood(
                         continue
                     streams = Streams((seed, repeat, grid), index[:count]) if probes == "rademacher" else None
                     work = len(part) * share * count
-                    done = _integrate(
-                        model, x[:count], grid, streams, None if tick is None else _amount(tick, work)
-                    )
+                    done = _integrate(model, x[:count], grid, streams, None if tick is None else _amount(tick, work))
                     out[repeat, first : first + count] = done
 
     def headline(nats: Tensor) -> Tensor:
@@ -168,9 +166,7 @@ def _integrate(
         if tick is not None:
             tick()
     end = math.exp(last) * y.cpu().double().flatten(1)
-    prior = -0.5 * (end / sde.prior_std).square().sum(1) - dims * math.log(
-        math.sqrt(2 * math.pi) * sde.prior_std
-    )
+    prior = -0.5 * (end / sde.prior_std).square().sum(1) - dims * math.log(math.sqrt(2 * math.pi) * sde.prior_std)
     nats: Tensor = prior + dims * (last - first) + change
     return nats
 
@@ -192,9 +188,7 @@ def _divergence(value: Tensor, y: Tensor, streams: Streams | None) -> Tensor:
 
 def _validate(model: ScoreModel, images: Tensor, steps: int, repeats: int, batch: int) -> None:
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise UserError(
-            f"images must be uint8 pixels or floats in model space, got {images.dtype}; convert them"
-        )
+        raise UserError(f"images must be uint8 pixels or floats in model space, got {images.dtype}; convert them")
     if tuple(images.shape[1:]) != model.shape or len(images) == 0:
         wanted, given = "x".join(map(str, model.shape)), "x".join(map(str, images.shape[1:])) or "none"
         raise UserError(

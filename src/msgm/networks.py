@@ -55,10 +55,24 @@ PRESETS: dict[str, UNetPreset] = {
     "small-32": UNetPreset(size=32, patch=2, channels=(32, 64), attention=(8,)),
     # The paper's networks (score_sde's): 128 channels x (1, 2, 2, 2), two residual blocks, attention at 16x16.
     "paper-32": UNetPreset(
-        size=32, patch=1, channels=(128, 256, 256, 256), attention=(16,), blocks=2, dropout=0.1, head_dim=256, groups=32
+        size=32,
+        patch=1,
+        channels=(128, 256, 256, 256),
+        attention=(16,),
+        blocks=2,
+        dropout=0.1,
+        head_dim=256,
+        groups=32,
     ),
     "paper-64": UNetPreset(
-        size=64, patch=1, channels=(128, 256, 256, 256), attention=(16,), blocks=2, dropout=0.1, head_dim=256, groups=32
+        size=64,
+        patch=1,
+        channels=(128, 256, 256, 256),
+        attention=(16,),
+        blocks=2,
+        dropout=0.1,
+        head_dim=256,
+        groups=32,
     ),
 }
 

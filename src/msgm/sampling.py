@@ -116,9 +116,7 @@ class Sampler(ABC):
         """Network evaluations for each image."""
         return self.evaluations * (self.steps - 1) + 1
 
-    def sample(
-        self, n: int, *, seed: int = 0, batch: int = 250, start: int = 0, tick: Tick | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, batch: int = 250, start: int = 0, tick: Tick | None = None) -> Tensor:
         """Images ``start`` to ``start + n - 1`` of the run ``seed``, (n, *shape) in model space.
 
         ``batch`` images are drawn at a time, which changes nothing but memory and speed. ``tick`` drives a

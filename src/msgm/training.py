@@ -12,7 +12,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +23,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .checkpoint import RECORD, claim, read_json, read_tensors, weights_sha256, write_model, write_tensors
+from .checkpoint import RECORD, read_tensors, weights_sha256, write_model, write_tensors
 from .data import ImageData, Split, to_model
 from .errors import UserError
 from .forgetting.methods import Method, redirect, standard
 from .forgetting.terms import Noised
+from .progress import bar
 from .score import ScoreModel
+from .storage import claim
 from .times import Clock, LogNormalClock, UniformClock, stratified, uniform
 
 STATE, LOG = "resume.safetensors", "log.jsonl"
@@ -92,7 +93,15 @@ class TrainSettings:
 
 
 PAPER = TrainSettings(
-    steps=1_300_000, batch=400, lr=2e-4, warmup=5000, cooldown=0.0, ema=0.9999, clock="uniform", draw="uniform", flip=True
+    steps=1_300_000,
+    batch=400,
+    lr=2e-4,
+    warmup=5000,
+    cooldown=0.0,
+    ema=0.9999,
+    clock="uniform",
+    draw="uniform",
+    flip=True,
 )
 """The paper's settings for 32x32 (Sec. 4.1); batch 150 at 64x64."""
 
@@ -208,9 +217,9 @@ def _fit(
         torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True),
     )
     run = _Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizer=optimizer)
-    print_identity = hashlib.sha256(json.dumps(_identity(record), sort_keys=True).encode()).hexdigest()
+    identity = hashlib.sha256(json.dumps(_identity(record), sort_keys=True).encode()).hexdigest()
     if folder is not None and resume and (folder / STATE).exists():
-        _restore(run, folder, print_identity)
+        _restore(run, folder, identity)
     good = copy.deepcopy(run.average.network.state_dict())
 
     seed = settings.seed + 1_000_003 * accelerator.process_index
@@ -220,8 +229,14 @@ def _fit(
     clock: Clock = LogNormalClock() if settings.clock == "lognormal" else UniformClock()
     draw = stratified if settings.draw == "stratified" else uniform
     main = accelerator.is_main_process
+    title = f"{'Training' if kind == 'trained' else 'Unlearning'} ({method.name})"
+    began, first = time.monotonic(), run.step
 
-    with _Log(folder if main else None, run.step) as log, _bar(kind, settings, run, progress and main) as tick, _stop() as stop:
+    with (
+        _Log(folder if main else None, run.step) as log,
+        bar(title, settings.steps, done=run.step, show=progress and main) as tick,
+        _stop() as stop,
+    ):
         while run.step < settings.steps:
             generator = torch.Generator().manual_seed(_mix(seed, run.step))
             for group in optimizer.param_groups:
@@ -259,19 +274,34 @@ def _fit(
                     f"{method.name} diverged at step {run.step + 1}: retain loss {value:.3g}, lowest {run.lowest:.3g}. "
                     f"Kept the last good weights; try a larger alpha, a lower lr or a bounded form of the term"
                 )
-                return_model = _finish(run, folder if main else None, {**record, "status": f"diverged at step {run.step + 1}"})
+                return_model = _finish(
+                    run, folder if main else None, {**record, "status": f"diverged at step {run.step + 1}"}
+                )
                 raise Diverged(message, return_model)
             optimizer.step()
             _follow(run.average, model, min(settings.ema, (1 + run.step) / (10 + run.step)))
 
             run.step += 1
-            log({"step": run.step, "retain": value, "forget": None if forget_loss is None else float(forget_loss.detach()), "norm": norm})
-            tick(value)
+            log(
+                {
+                    "step": run.step,
+                    "retain": value,
+                    "forget": None if forget_loss is None else float(forget_loss.detach()),
+                    "norm": norm,
+                }
+            )
+            rate = (run.step - first) * settings.batch / (time.monotonic() - began)
+            tick(1, note=f"retain loss {run.smooth:.4f}  {rate:.0f} images/s")
             if run.step % 50 == 0:
                 good = copy.deepcopy(run.average.network.state_dict())
-            if folder is not None and main and run.step < settings.steps and (run.step % settings.save_every == 0 or stop()):
+            if (
+                folder is not None
+                and main
+                and run.step < settings.steps
+                and (run.step % settings.save_every == 0 or stop())
+            ):
                 log.flush()
-                _store(run, folder, print_identity)
+                _store(run, folder, identity)
             if stop():
                 where = f"; go on with --resume (state in {folder})" if folder is not None else ""
                 raise Interrupted(f"interrupted after step {run.step} of {settings.steps}{where}")
@@ -353,7 +383,12 @@ def _exploded(run: _Run, value: float, guard: float) -> bool:
 
 
 def _record(
-    model: ScoreModel, data: ImageData | Split, method: Method, settings: TrainSettings, kind: str, command: str
+    model: ScoreModel,
+    data: ImageData | Split,
+    method: Method,
+    settings: TrainSettings,
+    kind: str,
+    command: str,
 ) -> dict[str, Any]:
     sets: dict[str, Any] = (
         {"data": {"name": data.name, "sha256": data.sha256, "images": len(data)}}
@@ -448,30 +483,6 @@ class _Log:
 def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The loss curve of a run: dictionaries with step, retain, forget (None where it took no part) and norm."""
     return [json.loads(line) for line in (Path(folder) / LOG).read_text().splitlines()]
-
-
-@contextmanager
-def _bar(kind: str, settings: TrainSettings, run: _Run, show: bool) -> Iterator[Any]:
-    if not show:
-        yield lambda value: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    verb = "Training" if kind == "trained" else "Unlearning"
-    began, first = time.monotonic(), run.step
-    with Progress(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task(verb, total=settings.steps, completed=run.step, note="")
-
-        def tick(value: float) -> None:
-            rate = (run.step - first) * settings.batch / (time.monotonic() - began)
-            bar.update(task, completed=run.step, note=f"loss {run.smooth:.4f}  {rate:.0f} images/s")
-
-        yield tick
 
 
 @contextmanager

@@ -61,9 +61,7 @@ class ImageData:
         """The column ``"label"``; a UserError where there is none."""
         if "label" not in self.columns:
             known = f"columns: {', '.join(sorted(self.columns))}" if self.columns else "it has no columns"
-            raise UserError(
-                f"{self.name}: no labels ({known}); name a column as labels, or use one folder per class"
-            )
+            raise UserError(f"{self.name}: no labels ({known}); name a column as labels, or use one folder per class")
         return self.columns["label"]
 
     @property
@@ -193,9 +191,7 @@ def _mnist_folder(data_dir: str | None, split: SplitName) -> Path:
     for folder in (root := Path(data_dir), root / "mnist", root / "MNIST" / "raw"):
         if _idx_file(folder, split, "images-idx3"):
             return folder
-    raise UserError(
-        f"mnist: no {_stem(split, 'images-idx3')}[.gz] in {root}, {root}/mnist or {root}/MNIST/raw"
-    )
+    raise UserError(f"mnist: no {_stem(split, 'images-idx3')}[.gz] in {root}, {root}/mnist or {root}/MNIST/raw")
 
 
 def _read_mnist(name: str, folder: Path, split: SplitName, image_size: int | None) -> ImageData:
@@ -218,9 +214,7 @@ def _parquet_files(path: Path, split: SplitName) -> list[Path]:
     """The file, or the folder's ``split.parquet`` or shards ``split-*.parquet``."""
     if path.is_file():
         if split == "test":
-            raise UserError(
-                f"{path}: one file is a train split; put train.parquet and test.parquet in a folder"
-            )
+            raise UserError(f"{path}: one file is a train split; put train.parquet and test.parquet in a folder")
         return [path]
     files = sorted(path.glob(f"{split}.parquet")) or sorted(path.glob(f"{split}-*.parquet"))
     if not files:

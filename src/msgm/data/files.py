@@ -141,9 +141,7 @@ def _folder_labels(folder: Path, files: list[Path], names: tuple[str, ...]) -> d
     for file in files:
         top, *below = file.relative_to(folder).parts
         if not below:
-            raise UserError(
-                f"{file}: lies beside the class folders {', '.join(names)}; move it into one of them"
-            )
+            raise UserError(f"{file}: lies beside the class folders {', '.join(names)}; move it into one of them")
         if top not in number:
             raise UserError(f"{file}: class {top!r} is not in the train split ({', '.join(names)})")
         labels.append(number[top])

@@ -69,9 +69,7 @@ class ForgetRequest:
         if mask.all():
             everything = f"rule {self.rule!r} selects all {len(data)} images of {data.name}"
             raise UserError(f"{everything}: none would be left to retain; narrow it")
-        return Split(
-            retain=data.subset(~mask), forget=data.subset(mask), request=self, data_sha256=data.sha256
-        )
+        return Split(retain=data.subset(~mask), forget=data.subset(mask), request=self, data_sha256=data.sha256)
 
     def to_dict(self) -> dict[str, str]:
         return {"rule": self.rule}
@@ -223,9 +221,7 @@ def _value(node: ast.expr, rule: str) -> Value:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)):
             value = -number
         case _:
-            raise UserError(
-                f"rule {rule!r}: {ast.unparse(node)} is neither a whole number nor a class name in quotes"
-            )
+            raise UserError(f"rule {rule!r}: {ast.unparse(node)} is neither a whole number nor a class name in quotes")
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise UserError(f"rule {rule!r}: {value} is too large")
     return value

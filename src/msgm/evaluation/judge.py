@@ -7,9 +7,7 @@ import json
 import math
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +21,9 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..networks import JudgeCNN
+from ..progress import bar
 from ..sampling import evaluating
+from ..storage import write_bytes
 from .junk import KINDS, JunkMaker
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ class Judge(nn.Module):
         """
         state = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         if half:
-            state = {
-                name: value.half() if value.is_floating_point() else value for name, value in state.items()
-            }
+            state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
         weights = save_tensors(state)
         config = {
             "classes": self.classes,
@@ -150,8 +148,8 @@ class Judge(nn.Module):
         }
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        _write(path / WEIGHTS, weights)
-        _write(path / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+        write_bytes(path / WEIGHTS, weights)
+        write_bytes(path / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Judge:
@@ -180,26 +178,10 @@ class Judge(nn.Module):
         weights = (path / WEIGHTS).read_bytes()
         if hashlib.sha256(weights).hexdigest() != expected:
             raise UserError(
-                f"{path / WEIGHTS} is truncated or not the file that {CONFIG} belongs to; "
-                "copy the folder again"
+                f"{path / WEIGHTS} is truncated or not the file that {CONFIG} belongs to; copy the folder again"
             )
         judge.network.load_state_dict(load_tensors(weights))
         return judge.eval()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: a full disk or a crash leaves the old file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +203,7 @@ class JudgeSettings:
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch, self.width) < 1 or self.lr <= 0 or not 0 < self.junk_share < 1:
-            raise UserError(
-                f"epochs, batch, width and lr must be positive and junk_share between 0 and 1; got {self}"
-            )
+            raise UserError(f"epochs, batch, width and lr must be positive and junk_share between 0 and 1; got {self}")
 
 
 def train_judge(
@@ -270,7 +250,7 @@ def train_judge(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, 5 * (step + 1) / total) * (1 + math.cos(math.pi * step / total)) / 2
     )
-    with _bar("training the judge", total, progress) as advance:
+    with bar("Training the judge", total, show=progress) as tick:
         for step in range(total):
             if step % per_epoch == 0:
                 order = torch.randperm(len(train), generator=draw)
@@ -283,7 +263,7 @@ def train_judge(
             loss.backward()
             optimizer.step()
             schedule.step()
-            advance()
+            tick(1)
     with torch.no_grad():
         for value in judge.state_dict().values():
             if value.is_floating_point():
@@ -307,9 +287,7 @@ def _junk_maker(data: ImageData, column: str, generator: torch.Generator) -> Jun
     return JunkMaker(to_model(data.images[some]), data.columns[column][some])
 
 
-def _measure(
-    judge: Judge, x: Tensor, truth: Tensor, junk: JunkMaker, generator: torch.Generator
-) -> dict[str, Any]:
+def _measure(judge: Judge, x: Tensor, truth: Tensor, junk: JunkMaker, generator: torch.Generator) -> dict[str, Any]:
     """Confusion on real images, and on 500 junk images of each kind."""
     verdicts = {kind: judge.predict(junk.make(kind, 500, generator)) for kind in KINDS}
     labels = torch.tensor([*judge.classes, JUNK])
@@ -354,17 +332,3 @@ def _versions() -> dict[str, str]:
     except PackageNotFoundError:
         own = "not installed"
     return {"msgm": own, "torch": torch.__version__, "python": platform.python_version()}
-
-
-@contextmanager
-def _bar(title: str, total: int, show: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on the error stream with the time left, gone when done."""
-    if not show:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)

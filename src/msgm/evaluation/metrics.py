@@ -81,9 +81,7 @@ class Shares:
         return self.unlearning_ratio.interval
 
 
-def judged_shares(
-    predicted: Tensor, forget: Collection[int], classes: Sequence[int], junk: int = JUNK
-) -> Shares:
+def judged_shares(predicted: Tensor, forget: Collection[int], classes: Sequence[int], junk: int = JUNK) -> Shares:
     """Shares of the label values ``predicted`` (N,) by `Judge.predict`: forget classes, junk, the others.
 
     ``classes`` are the labels that the judge knows; a forget class that it does not know would never be seen
@@ -100,9 +98,7 @@ def judged_shares(
         raise UserError("no samples to take shares of")
     counts = {int(label): int(k) for label, k in zip(*predicted.unique(return_counts=True), strict=True)}
     if strange := set(counts) - known - {junk}:
-        raise UserError(
-            f"predicted labels {sorted(strange)} are neither the judge's classes nor junk ({junk})"
-        )
+        raise UserError(f"predicted labels {sorted(strange)} are neither the judge's classes nor junk ({junk})")
     n, bad = len(predicted), counts.pop(junk, 0)
     hits = sum(k for label, k in counts.items() if label in wanted)
     return Shares(unlearning_ratio=wilson(hits, n), junk=wilson(bad, n), retained=wilson(n - hits - bad, n))
@@ -128,13 +124,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """
     for name, features in (("a", a), ("b", b)):
         if features.ndim != 2 or len(features) < 2 or not bool(features.isfinite().all()):
-            raise UserError(
-                f"features {name} must be finite, of shape (N, F) with N >= 2; got {tuple(features.shape)}"
-            )
+            raise UserError(f"features {name} must be finite, of shape (N, F) with N >= 2; got {tuple(features.shape)}")
     if a.shape[1] != b.shape[1]:
-        raise UserError(
-            f"features must come from the same network: a has {a.shape[1]} columns, b {b.shape[1]}"
-        )
+        raise UserError(f"features must come from the same network: a has {a.shape[1]} columns, b {b.shape[1]}")
     (mean_a, cov_a), (mean_b, cov_b) = _moments(a), _moments(b)
     cross = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
     total = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross

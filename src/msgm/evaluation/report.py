@@ -9,7 +9,6 @@ import math
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..storage import write_bytes
 from .metrics import Rate
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def commit(folder: str | Path | None = None) -> str | None:
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Write ``obj`` (JSON values, or anything with ``to_dict``) atomically; NaN and infinity become null."""
-    _write(path, (_json(obj) + "\n").encode())
+    write_bytes(Path(path), (_json(obj) + "\n").encode())
 
 
 def table(results: Results) -> Table:
@@ -207,20 +207,24 @@ def grid(pixels: Tensor, columns: int = 10, scale: int = 2, gap: int = 2) -> Ima
             f"got {pixels.dtype} of shape {tuple(pixels.shape)}"
         )
     if columns < 1 or scale < 1 or gap < 0:
-        raise UserError(
-            f"a grid needs columns >= 1, scale >= 1 and gap >= 0, got {columns}, {scale} and {gap}"
-        )
+        raise UserError(f"a grid needs columns >= 1, scale >= 1 and gap >= 0, got {columns}, {scale} and {gap}")
     big = pixels.cpu().repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     n, channels, height, width = big.shape
     columns = min(columns, n)
     rows = -(-n // columns)
-    canvas = torch.full(
-        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 96, dtype=torch.uint8
-    )
+    canvas = torch.full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 96, dtype=torch.uint8)
     for index, image in enumerate(big):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         canvas[:, top : top + height, left : left + width] = image
     return _image(canvas)
+
+
+def png(image: Tensor | Image) -> bytes:
+    """A PNG file of uint8 (C, H, W) or of a PIL image."""
+    picture = _image(image) if isinstance(image, Tensor) else image
+    with io.BytesIO() as buffer:
+        picture.save(buffer, format="PNG", optimize=True)
+        return buffer.getvalue()
 
 
 def save_samples(folder: str | Path, pixels: Tensor, start: int = 0) -> None:
@@ -243,9 +247,7 @@ def loss_figure(curves: Curves) -> Figure:
         panels = (("retain loss", 1), ("forget loss", 2))[: 1 + has_forget]
         figure = Figure(figsize=(4.8 * len(panels), 3.2), layout="constrained")
         figure.patch.set_alpha(0)
-        for axes, (label, column) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
+        for axes, (label, column) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             everything = []
             for index, (name, curve) in enumerate(curves.items()):
                 points = [(point[0], float(value)) for point in curve if (value := point[column]) is not None]
@@ -287,9 +289,7 @@ def write_html(
     from jinja2 import Environment, StrictUndefined
 
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(source).render(
         title=title,
         results=results,
@@ -302,7 +302,7 @@ def write_html(
         raw=_json(results),
         notes=notes,
     )
-    _write(path, page.encode())
+    write_bytes(Path(path), page.encode())
 
 
 def _share(share: Rate | float | None) -> float | None:
@@ -333,23 +333,6 @@ def _json(obj: Any) -> str:
     return json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _write(path: str | Path, content: bytes) -> None:
-    """The whole file or none of it: a temporary file beside it takes its place when it is on the disk."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
 def _image(pixels: Tensor) -> Image:
     """The PIL image of uint8 (C, H, W), C = 1 or 3."""
     from PIL import Image
@@ -359,10 +342,7 @@ def _image(pixels: Tensor) -> Image:
 
 
 def _data_url(image: Tensor | Image) -> str:
-    picture = _image(image) if isinstance(image, Tensor) else image
-    with io.BytesIO() as buffer:
-        picture.save(buffer, format="PNG", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def _svg(figure: Figure) -> Any:

@@ -60,14 +60,10 @@ def obtuse(
     return Method(name="obtuse", forget=term, combine=Weighted(alpha=alpha, every=every))
 
 
-def redirect(
-    *, alpha: float = 0.7, every: int = 1, low: float = 0.0, high: float = 1e6
-) -> Method:
+def redirect(*, alpha: float = 0.7, every: int = 1, low: float = 0.0, high: float = 1e6) -> Method:
     """The exact score of the retained images at the forget points; the default."""
     return Method(name="redirect", forget=Redirect(low=low, high=high), combine=Weighted(alpha=alpha, every=every))
 
 
-METHODS: dict[str, Callable[..., Method]] = {
-    f.__name__: f for f in (standard, unseen, orthogonal, obtuse, redirect)
-}
+METHODS: dict[str, Callable[..., Method]] = {f.__name__: f for f in (standard, unseen, orthogonal, obtuse, redirect)}
 DEFAULT = "redirect"

@@ -1,0 +1,142 @@
+"""The evidence about one model: what it generates by the judge, and what likelihood it gives to both sets."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..data import ForgetRequest, ImageData, to_pixels
+from ..errors import UserError
+from ..likelihood import log_likelihood
+from ..progress import bar
+from ..sampling import EulerMaruyama, Heun, Sampler
+from ..score import ScoreModel
+from .judge import Judge
+from .metrics import frechet_distance, judged_shares
+from .report import Measured, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """How much evidence to gather.
+
+    Args:
+        n: samples that the judge sees.
+        sampler: ode (Heun on the probability flow) or sde (Euler-Maruyama); an unlearned model may differ.
+        sampling_steps: steps of the sampler; by default 12 for ode, 200 for sde.
+        nll_images: test images of each set whose likelihood is measured; 0 for none.
+        nll_steps: Runge-Kutta steps of the likelihood.
+        nll_check: how many of them are measured again with twice the steps.
+        seed: of samples and likelihoods; two models with the same seed start from the same noise.
+    """
+
+    n: int = 1000
+    sampler: Literal["ode", "sde"] = "ode"
+    sampling_steps: int | None = None
+    nll_images: int = 64
+    nll_steps: int = 8
+    nll_check: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.nll_images < 0:
+            raise UserError(f"n must be 1 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
+        if self.nll_images and not self.nll_check >= 1:
+            raise UserError(
+                f"nll_check must be 1 or more: an unchecked likelihood is not reported; got {self.nll_check}"
+            )
+
+    def build(self, model: ScoreModel) -> Sampler:
+        """The sampler of a model."""
+        if self.sampler == "ode":
+            return Heun(model, steps=self.sampling_steps or 12)
+        return EulerMaruyama(model, steps=self.sampling_steps or 200)
+
+
+def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
+    """The judge's classes that the rule selects. Raises UserError when the rule is about something else."""
+    classes = torch.tensor(judge.classes)
+    probe = ImageData(
+        images=torch.zeros(len(classes), *judge.shape, dtype=torch.uint8),
+        columns={judge.column: classes},
+        name="the judge's classes",
+        label_names=tuple(judge.names or ()) if judge.column == "label" else (),
+    )
+    return {c for c, hit in zip(judge.classes, request.mask(probe).tolist(), strict=True) if hit}
+
+
+def evaluate(
+    model: ScoreModel,
+    *,
+    name: str,
+    method: str,
+    judge: Judge,
+    request: ForgetRequest,
+    test: ImageData,
+    settings: EvaluateSettings | None = None,
+    seconds: float | None = None,
+    progress: bool = True,
+) -> tuple[Row, Tensor]:
+    """Sample, judge and measure a model: one row of results, and the samples as uint8 (n, C, H, W).
+
+    Shares are of all samples. ``frechet_distance`` (extra) is that of the judge's features between the samples
+    and the retained test images. A likelihood whose step-doubling check fails is not reported: None, with the
+    check itself in ``nll_doubling``. ``seconds`` is how long it took to make the model.
+    """
+    settings = settings or EvaluateSettings()
+    if model.shape != test.shape or judge.shape != test.shape:
+        raise UserError(
+            f"model {model.shape}, judge {judge.shape} and test images {test.shape} must agree in (channels, height, "
+            f"width); use the judge and data of the model's size (--image-size)"
+        )
+    forget = forget_classes(request, judge)
+    chosen = request.mask(test)
+    if not chosen.any() or chosen.all():
+        raise UserError(f"rule {request.rule!r} selects {'all' if chosen.all() else 'none'} of the test images")
+
+    began = time.monotonic()
+    with bar(f"{name}: {settings.n} samples", settings.n, show=progress) as tick:
+        pixels = to_pixels(settings.build(model).sample(settings.n, seed=settings.seed, tick=tick))
+    from ..data import to_model
+
+    x = to_model(pixels)
+    shares = judged_shares(judge.predict(x), forget, judge.classes)
+    distance = frechet_distance(judge.features(x), judge.features(to_model(test.images[~chosen])))
+    nll: dict[str, Measured | None] = {"retain": None, "forget": None}
+    doubling: dict[str, float] = {}
+    if settings.nll_images:
+        sets = {"retain": test.images[~chosen], "forget": test.images[chosen]}
+        for key, images in sets.items():
+            images = images[: settings.nll_images]
+            with bar(f"{name}: likelihood of {key} images", len(images), show=progress) as tick:
+                result = log_likelihood(
+                    model,
+                    images,
+                    steps=settings.nll_steps,
+                    check=settings.nll_check,
+                    seed=settings.seed,
+                    tick=tick,
+                )
+            doubling[key] = float(result.doubling.mean())
+            nll[key] = result.mean() if result.reliable else None
+    row = Row(
+        model=name,
+        method=method,
+        unlearning_ratio=shares.unlearning_ratio,
+        junk=shares.junk,
+        retained=shares.retained,
+        nll_retain=nll["retain"],
+        nll_forget=nll["forget"],
+        seconds=seconds,
+        extra={
+            "frechet_distance": distance,
+            "nll_doubling": doubling,
+            "sampler": settings.sampler,
+            "evaluation_seconds": time.monotonic() - began,
+        },
+    )
+    return row, pixels

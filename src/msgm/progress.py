@@ -1,0 +1,39 @@
+"""The progress bar of everything that takes more than a few seconds: share done, a note, time left; on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Tick = Callable[..., None]
+
+
+@contextmanager
+def bar(title: str, total: float, *, done: int = 0, show: bool = True) -> Iterator[Tick]:
+    """Yields ``tick(amount, note="")``, to be called with what was done since the last call."""
+    if not show:
+        yield lambda amount, note="": None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<34}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+        task = progress.add_task(title, total=total, completed=done, note="")
+        yield lambda amount, note="": progress.update(task, advance=amount, note=note)
