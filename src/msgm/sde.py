@@ -116,7 +116,7 @@ class VESDE(SDE):
 
 @dataclass(frozen=True, kw_only=True)
 class VPSDE(SDE):
-    """Variance preserving: alpha = exp(-B/2), sigma^2 = 1 - alpha^2, B(t) = beta_min t + (beta_max - beta_min) t^2/2."""
+    """Variance preserving: alpha = exp(-B/2), sigma^2 = 1 - alpha^2, B = beta_min t + (beta_max - beta_min) t^2/2."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0

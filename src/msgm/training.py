@@ -55,7 +55,7 @@ class TrainSettings:
     Args:
         steps: optimiser steps.
         batch: retain images a step; on a step with a forget loss as many forget images come on top.
-        lr: AdamW's learning rate, after ``warmup`` linear steps, falling linearly to 5 % over the last share ``cooldown``.
+        lr: AdamW's learning rate, after ``warmup`` linear steps; falls to 5 % over the last share ``cooldown``.
         clip: largest gradient norm.
         ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
         clock: training times: log-normal noise levels, or uniform t as in the paper.
@@ -428,7 +428,7 @@ def _restore(run: _Run, folder: Path, identity: str) -> None:
     tensors = read_tensors(folder / STATE)
     if bytes(tensors["identity"].tolist()).hex() != identity:
         raise UserError(
-            f"{folder} was started with other settings, data or parent model; resume with the same ones, or use another folder"
+            f"{folder} was started with other settings, data or parent model; resume with the same, or use another folder"
         )
     run.step = int(tensors["run"][0])
     run.smooth, run.lowest = float(tensors["run"][1]), float(tensors["run"][2])

@@ -88,7 +88,7 @@ def demo(
         records={name: model.record for name, (model, _) in made.items()},
         notes=[
             "Every grid starts from the same noise: picture k of one model is what picture k of another became.",
-            f"The judge calls {judge.accuracy:.1%} of real test images right and {judge.real_called_junk:.2%} of them junk.",
+            f"Of real test images the judge calls {judge.accuracy:.1%} right and {judge.real_called_junk:.2%} junk.",
             f"Evaluation: {asdict(evaluation)}.",
         ],
     )
