@@ -293,8 +293,8 @@ def nll(
         mean, stderr = result.mean()
         change = float(result.doubling.mean())
         print(
-            f"{key:>7}: {mean:.4f} ± {stderr:.4f} bits/dim over {len(images[:n])} images; "
-            f"doubling the steps changes it by {change:+.4f}{'' if result.reliable else '  NOT RELIABLE: use more --steps'}"
+            f"{key:>7}: {mean:.4f} ± {stderr:.4f} bits/dim, {len(images[:n])} images; "
+            f"doubling the steps changes it by {change:+.4f}{'' if result.reliable else '  NOT RELIABLE: more --steps'}"
         )
         found[key] = {
             "bits_per_dim": mean,
