@@ -428,7 +428,7 @@ def _restore(run: _Run, folder: Path, identity: str) -> None:
     tensors = read_tensors(folder / STATE)
     if bytes(tensors["identity"].tolist()).hex() != identity:
         raise UserError(
-            f"{folder} was started with other settings, data or parent model; resume with the same or use another folder"
+            f"{folder} was started with other settings, data or parent; resume with the same or use another folder"
         )
     run.step = int(tensors["run"][0])
     run.smooth, run.lowest = float(tensors["run"][1]), float(tensors["run"][2])
