@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 COMMANDS = {
     "demo": "forget 3 and 7 in a trained MNIST model, and prove it: table, report.html, results.json",
@@ -64,41 +66,70 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(130, str(error) or "interrupted")
 
 
-def _run(name: str, argv: list[str]) -> Any:
+def _run(name: str, argv: list[str]) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from jsonargparse import ArgumentParser
-
     from . import commands
-
-    function = getattr(commands, name.replace("-", "_"))
-    parser = ArgumentParser(prog=f"msgm {name}", description=(function.__doc__ or "").split("\n    Args:")[0].strip())
-    parser.add_argument("--config", action="config", help="a YAML file of these options")
-    parser.add_function_arguments(function, as_group=False, skip={"settings", "command"})
-    settings_class = get_type_hints(function).get("settings")
-    if settings_class is not None:
-        parser.add_class_arguments(settings_class, as_group=False)
-    # Options may be spelt with dashes, as people do: --save-every is --save_every.
-    argv = [
-        a.split("=")[0].replace("-", "_").replace("__", "--", 1) + a[len(a.split("=")[0]) :]
-        if a.startswith("--")
-        else a
-        for a in argv
-    ]
-    given = parser.parse_args(argv).as_dict()
-    given.pop("config", None)
-    if settings_class is not None:
-        names = {f.name for f in fields(settings_class)}
-        given["settings"] = settings_class(**{key: given.pop(key) for key in names})
-    if "command" in signature(function).parameters:
-        given["command"] = shlex.join(["msgm", name, *argv])
     from .training import Diverged
 
+    function = getattr(commands, name.replace("-", "_"))
+    given = _parse(name, function, argv)
+    if "command" in signature(function).parameters:
+        given["command"] = shlex.join(["msgm", name, *argv])
     try:
         function(**given)
     except Diverged as error:
         _fail(3, str(error))
 
 
-def _fail(status: int, message: str) -> None:
+def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[str, Any]:
+    """Options of a command's own parameters and of the fields of its ``settings``, all on one level."""
+    from argparse import ArgumentError
+
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def format_help(self, *args: Any, **kwargs: Any) -> str:
+            return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), super().format_help(*args, **kwargs))
+
+    description, _, details = (function.__doc__ or "").partition("\n    Args:")
+    parser = Parser(prog=f"msgm {name}", description=description.strip(), exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a YAML file of these options")
+    hints = get_type_hints(function)
+    if "model" in hints:
+        parser.add_argument("model", type=str, help=re.search(r"model: (.+)", details)[1])  # type: ignore[index]
+    parser.add_function_arguments(function, as_group=False, skip={"settings", "command", "model"})
+    settings = hints.get("settings")
+    if settings is not None:
+        parser.add_class_arguments(settings, as_group=False)
+        hints |= get_type_hints(settings)
+    flags = {f"--{key}" for key, kind in hints.items() if kind is bool}
+    try:
+        given = parser.parse_args(_spell(argv, flags)).as_dict()
+    except (ArgumentError, TypeError) as error:
+        message = " ".join(str(error).split())
+        _fail(2, f"{message} (msgm {name} --help lists the options)")
+    given.pop("config", None)
+    if settings is not None:
+        given["settings"] = settings(**{field.name: given.pop(field.name) for field in fields(settings)})
+    return given
+
+
+def _spell(argv: list[str], flags: set[str]) -> list[str]:
+    """``--save-every`` as ``--save_every``, ``-n`` as ``--n``, and a bare ``--resume`` as ``--resume=true``."""
+    spelt = []
+    for place, word in enumerate(argv):
+        option, equals, value = word.partition("=")
+        if option.startswith("--"):
+            option = "--" + option[2:].replace("-", "_")
+        elif option == "-n":
+            option = "--n"
+        following = argv[place + 1] if place + 1 < len(argv) else ""
+        if option in flags and not equals and following not in ("true", "false"):
+            equals, value = "=", "true"
+        spelt.append(option + equals + value)
+    return spelt
+
+
+def _fail(status: int, message: str) -> NoReturn:
     print(f"msgm: {message}", file=sys.stderr)
     raise SystemExit(status)
