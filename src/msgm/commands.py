@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
 from .checkpoint import EMBEDDED, embedded, load
 from .data import ForgetRequest, ImageData, Split, load_data, to_pixels
 from .errors import UserError
-from .evaluation.audit import EvaluateSettings
+from .evaluation.audit import EvaluateSettings, check
 from .evaluation.audit import evaluate as measure
 from .evaluation.judge import Judge, JudgeSettings
 from .evaluation.judge import train_judge as fit_judge
@@ -21,7 +21,7 @@ from .forgetting.methods import DEFAULT, METHODS, Method
 from .likelihood import log_likelihood
 from .networks import preset
 from .progress import bar
-from .sampling import EulerMaruyama, Heun
+from .sampling import EulerMaruyama, Heun, Sampler
 from .score import Prediction, ScoreModel
 from .sde import PROCESSES
 from .storage import claim, write_bytes
@@ -73,7 +73,7 @@ def train(
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
-    _threads(threads)
+    _hardware(threads, device)
     recipe = build_method(method, alpha=alpha, every=every, form=form)
     images = load_data(data, data_dir=data_dir, image_size=image_size)
     chosen = preset(network, images.shape)
@@ -99,18 +99,27 @@ def build_method(name: str, **options: Any) -> Method:
     if name not in METHODS:
         raise UserError(f"no method {name!r}; known: {', '.join(METHODS)}")
     given = {key: value for key, value in options.items() if value is not None}
-    takes = inspect.signature(METHODS[name]).parameters
-    for key in given:
+    takes = get_type_hints(METHODS[name])
+    takes.pop("return", None)
+    for key, value in given.items():
         if key not in takes:
             raise UserError(f"method {name} takes no --{key}; it takes: {', '.join(takes) or 'no options'}")
+        if get_origin(takes[key]) is Literal and value not in get_args(takes[key]):
+            raise UserError(f"method {name} has no {key} {value!r}; known: {', '.join(get_args(takes[key]))}")
     return METHODS[name](**given)
 
 
-def _threads(threads: int | None) -> None:
+def _hardware(threads: int | None, device: str = "cpu") -> None:
+    """Set the number of threads; refuse a device that is not there before anything else happens."""
     if threads is not None:
         if threads < 1:
             raise UserError(f"--threads must be 1 or more; got {threads}")
         torch.set_num_threads(threads)
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError):
+            raise UserError(f"--device {device} cannot be used on this machine; choose cpu") from None
 
 
 def train_judge(
@@ -140,7 +149,7 @@ def train_judge(
         half: store weights as float16.
         overwrite: replace what is in the output folder.
     """
-    _threads(threads)
+    _hardware(threads, device)
     claim(out, overwrite=overwrite)
     images = {s: load_data(data, split=s, data_dir=data_dir, image_size=image_size) for s in ("train", "test")}
     judge = fit_judge(images["train"], images["test"], settings, column=column, device=device)
@@ -159,6 +168,7 @@ def unlearn(
     method: str = DEFAULT,
     data: str | None = None,
     data_dir: str | None = None,
+    image_size: int | None = None,
     alpha: float | None = None,
     every: int | None = None,
     form: str | None = None,
@@ -176,6 +186,7 @@ def unlearn(
         method: standard, unseen, orthogonal, obtuse, redirect.
         data: the images; by default those that the model was trained on, where its record names them.
         data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
         alpha: weight of the retain loss (method's own default).
         every: steps between forget losses (method's own default).
         form: variant of the method's forget term.
@@ -184,10 +195,10 @@ def unlearn(
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
-    _threads(threads)
+    _hardware(threads, device)
     recipe = build_method(method, alpha=alpha, every=every, form=form)
     parent = load(model)
-    split = ForgetRequest(forget).split(_data(parent, data, data_dir, "train"))
+    split = ForgetRequest(forget).split(_data(parent, data, data_dir, image_size, "train"))
     forget_in(
         parent, split, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
         command=command,
@@ -220,13 +231,20 @@ def sample(
         device: cpu or cuda.
         overwrite: replace what is in the output folder.
     """
-    _threads(threads)
+    _hardware(threads, device)
     claim(out, overwrite=overwrite)
     if n < 1:
         raise UserError(f"--n must be 1 or more; got {n}")
     source = load(model).to(device)
-    drawer = Heun(source, steps=steps or 18) if sampler == "ode" else EulerMaruyama(source, steps=steps or 200)
+    if len(source.shape) != 3:
+        raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
+    drawer: Sampler
+    if sampler == "ode":
+        drawer = Heun(source, steps=18 if steps is None else steps)
+    else:
+        drawer = EulerMaruyama(source, steps=200 if steps is None else steps)
     out.mkdir(parents=True, exist_ok=True)
+    _clear(out)
     first: list[torch.Tensor] = []
     with bar(f"{n} samples", n) as tick:
         for start in range(0, n, 250):
@@ -244,6 +262,7 @@ def nll(
     out: Path | None = None,
     data: str | None = None,
     data_dir: str | None = None,
+    image_size: int | None = None,
     n: int = 100,
     steps: int = 12,
     repeats: int = 1,
@@ -261,6 +280,7 @@ def nll(
         out: JSON file for the values of each image.
         data: the images; by default those of the model's record.
         data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
         n: images of each set.
         steps: Runge-Kutta steps; all images are measured again with twice as many, and that is reported.
         repeats: draws of probes and dequantisation to average.
@@ -268,16 +288,21 @@ def nll(
         threads: CPU threads.
         device: cpu or cuda.
     """
-    _threads(threads)
+    _hardware(threads, device)
     if out is not None and out.exists():
         raise UserError(f"{out} already exists; name another file")
+    if n < 1:
+        raise UserError(f"--n must be 1 or more; got {n}")
     source = load(model).to(device)
-    test = _data(source, data, data_dir, "test")
+    test = _data(source, data, data_dir, image_size, "test")
     rule = forget or source.record.get("request", {}).get("rule")
     sets = {"all": test.images}
     if rule:
         mask = ForgetRequest(rule).mask(test)
         sets = {"retain": test.images[~mask], "forget": test.images[mask]}
+        for key, images in sets.items():
+            if not len(images):
+                raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
     found: dict[str, Any] = {
         "model": model,
         "rule": rule,
@@ -286,8 +311,6 @@ def nll(
         "seed": seed,
     }
     for key, images in sets.items():
-        if not len(images):
-            raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
         with bar(f"likelihood of {key} images", len(images[:n])) as tick:
             result = log_likelihood(source, images[:n].to(device), steps=steps, repeats=repeats, seed=seed, tick=tick)
         mean, stderr = result.mean()
@@ -319,6 +342,7 @@ def evaluate(
     judge: str = EMBEDDED,
     data: str | None = None,
     data_dir: str | None = None,
+    image_size: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -332,38 +356,47 @@ def evaluate(
         judge: a judge folder, or demo for the MNIST judge in the package.
         data: the test images; by default those of the model's record.
         data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
         threads: CPU threads.
         overwrite: replace what is in the output folder.
     """
-    _threads(threads)
+    _hardware(threads)
     claim(out, overwrite=overwrite)
     sources = {name: load(name) for name in ([against] if against else []) + [model]}
+    labels = {name: Path(name).resolve().name for name in sources}
+    if len(set(labels.values())) < len(labels):
+        labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in sources}
     rule = forget or sources[model].record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
-    test = _data(sources[model], data, data_dir, "test")
+    test = _data(sources[model], data, data_dir, image_size, "test")
+    request = ForgetRequest(rule)
+    for source in sources.values():
+        check(source, classifier, request, test)
+        settings.build(source)
     rows, grids = [], []
     for name, source in sources.items():
-        label = Path(name).name
+        label = labels[name]
         method = source.record.get("method", {}).get("name", "standard")
         row, pixels = measure(
             source,
             name=label,
             method=method,
             judge=classifier,
-            request=ForgetRequest(rule),
+            request=request,
             test=test,
             settings=settings,
         )
         out.mkdir(parents=True, exist_ok=True)
+        _clear(out / "samples" / label)
         save_samples(out / "samples" / label, pixels)
         rows.append(row)
         grids.append((label, grid(pixels[:100])))
     budget = {"evaluation": asdict(settings)}
     results = Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=rows)
     write_json(out / "results.json", results.to_dict())
-    records = {Path(name).name: source.record for name, source in sources.items()}
+    records = {labels[name]: source.record for name, source in sources.items()}
     write_html(
         out / "report.html",
         results,
@@ -403,7 +436,7 @@ def demo(
     """
     from .experiments.demo import demo as run
 
-    _threads(threads)
+    _hardware(threads)
     unlearning = UnlearnSettings(steps=steps, batch=batch, seed=settings.seed)
     results = run(out, unlearning=unlearning, evaluation=settings, command=command, resume=resume, overwrite=overwrite)
     _show(results)
@@ -422,12 +455,31 @@ def methods() -> None:
     Console().print(shown, "* the default")
 
 
-def _data(model: ScoreModel, data: str | None, data_dir: str | None, split: Literal["train", "test"]) -> ImageData:
+def _data(
+    model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None, split: Literal["train", "test"]
+) -> ImageData:
+    """The images asked for, or those that the model's record names; of the model's shape."""
     record = model.record
     name = data or record.get("data", {}).get("name") or record.get("request", {}).get("data")
     if name is None:
         raise UserError("the model's record names no data; say which images with --data")
-    return load_data(name, split=split, data_dir=data_dir, image_size=model.shape[-1] if name != EMBEDDED else None)
+    try:
+        found = load_data(name, split=split, data_dir=data_dir, image_size=image_size)
+    except UserError as error:
+        hint = "" if data else " (named by the model's record; say where its images are with --data)"
+        raise UserError(f"{error}{hint}") from error
+    if found.shape != model.shape:
+        raise UserError(
+            f"the model makes images of shape {model.shape} (channels, height, width), {found.name} has {found.shape}; "
+            f"resize with --image-size or use other data"
+        )
+    return found
+
+
+def _clear(folder: Path) -> None:
+    """Remove the numbered samples of an earlier run, so that what is in the folder is one run's."""
+    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
+        old.unlink()
 
 
 def _show(results: Results) -> None:

@@ -43,8 +43,10 @@ class EvaluateSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.nll_images < 0:
-            raise UserError(f"n must be 1 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
+        if self.n < 2 or self.nll_images < 0:
+            raise UserError(f"n must be 2 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
+        if self.nll_steps < 1:
+            raise UserError(f"nll_steps must be 1 or more; got {self.nll_steps}")
         if self.nll_images and not self.nll_check >= 1:
             raise UserError(
                 f"nll_check must be 1 or more: an unchecked likelihood is not reported; got {self.nll_check}"
@@ -53,8 +55,8 @@ class EvaluateSettings:
     def build(self, model: ScoreModel) -> Sampler:
         """The sampler of a model."""
         if self.sampler == "ode":
-            return Heun(model, steps=self.sampling_steps or 12)
-        return EulerMaruyama(model, steps=self.sampling_steps or 200)
+            return Heun(model, steps=12 if self.sampling_steps is None else self.sampling_steps)
+        return EulerMaruyama(model, steps=200 if self.sampling_steps is None else self.sampling_steps)
 
 
 def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
@@ -67,6 +69,29 @@ def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
         label_names=tuple(judge.names or ()) if judge.column == "label" else (),
     )
     return {c for c, hit in zip(judge.classes, request.mask(probe).tolist(), strict=True) if hit}
+
+
+def check(model: ScoreModel, judge: Judge, request: ForgetRequest, test: ImageData) -> tuple[set[int], Tensor]:
+    """The judge's classes to forget, and the mask (N,) of the test images that the rule selects.
+
+    Raises UserError, before any work: shapes that disagree; a rule that selects no test image, or all of them,
+    or none of the judge's classes, or all of them.
+    """
+    if model.shape != test.shape or judge.shape != test.shape:
+        raise UserError(
+            f"model {model.shape}, judge {judge.shape} and test images {test.shape} must agree in (channels, height, "
+            f"width); use the judge and data of the model's size (--image-size)"
+        )
+    chosen = request.mask(test)
+    if not chosen.any() or chosen.all():
+        raise UserError(f"rule {request.rule!r} selects {'all' if chosen.all() else 'none'} of the test images")
+    forget = forget_classes(request, judge)
+    if not 0 < len(forget) < len(judge.classes):
+        raise UserError(
+            f"rule {request.rule!r} selects {'all' if forget else 'none'} of the judge's classes "
+            f"{', '.join(map(str, judge.classes))}; use a judge that tells the forgotten from the rest"
+        )
+    return forget, chosen
 
 
 def evaluate(
@@ -88,15 +113,7 @@ def evaluate(
     check itself in ``nll_doubling``. ``seconds`` is how long it took to make the model.
     """
     settings = settings or EvaluateSettings()
-    if model.shape != test.shape or judge.shape != test.shape:
-        raise UserError(
-            f"model {model.shape}, judge {judge.shape} and test images {test.shape} must agree in (channels, height, "
-            f"width); use the judge and data of the model's size (--image-size)"
-        )
-    forget = forget_classes(request, judge)
-    chosen = request.mask(test)
-    if not chosen.any() or chosen.all():
-        raise UserError(f"rule {request.rule!r} selects {'all' if chosen.all() else 'none'} of the test images")
+    forget, chosen = check(model, judge, request, test)
 
     began = time.monotonic()
     with bar(f"{name}: {settings.n} samples", settings.n, show=progress) as tick:
