@@ -55,7 +55,10 @@ class TrainSettings:
     Args:
         steps: optimiser steps.
         batch: retain images a step; on a step with a forget loss as many forget images come on top.
-        lr: AdamW's learning rate, after ``warmup`` linear steps; falls to 5 % over the last share ``cooldown``.
+        lr: AdamW's learning rate at its highest.
+        warmup: steps over which it rises linearly.
+        cooldown: last share of the steps, over which it falls to 5 %; 0 for none.
+        weight_decay: AdamW's.
         clip: largest gradient norm.
         ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
         clock: training times: log-normal noise levels, or uniform t as in the paper.

@@ -186,19 +186,24 @@ class Judge(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeSettings:
-    """How `train_judge` trains."""
+    """How `train_judge` trains.
+
+    Args:
+        epochs: passes over the data.
+        batch: real images a step; junk comes on top.
+        lr: the rate that the cosine starts from.
+        junk_share: part of each batch that is junk.
+        flip: mirror images at random: right for photographs, wrong for digits.
+        width: channels of the first stage.
+        seed: of everything random.
+    """
 
     epochs: int = 16
     batch: int = 128
-    """Real images a step; junk comes on top."""
     lr: float = 6e-3
-    """The rate that the cosine starts from."""
     junk_share: float = 0.3
-    """Part of each batch that is junk."""
     flip: bool = False
-    """Mirror images at random: right for photographs, wrong for digits."""
     width: int = 16
-    """Channels of the first stage."""
     seed: int = 0
 
     def __post_init__(self) -> None:
