@@ -39,10 +39,14 @@ def embedded(name: str) -> Path:
 
 def weights_sha256(module: nn.Module) -> str:
     """Hash of all parameters and buffers, by name, whatever file they came from."""
+    return _sha256(module.state_dict())
+
+
+def _sha256(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else b"0")
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -87,16 +91,21 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
         (staging / "unet").mkdir(parents=True)
         write_json(staging / "unet" / "config.json", _network_config(model.network))
         state = model.network.state_dict()
-        write_tensors(staging / "unet" / WEIGHTS, {k: v.half() for k, v in state.items()} if half else state)
+        stored = {k: v.half() for k, v in state.items()} if half else state
+        write_tensors(staging / "unet" / WEIGHTS, stored)
         write_json(staging / "score.json", _describe(model))
         if isinstance(model.sde, DDPM) and model.prediction == "noise" and model.patch == 1:
             (staging / "scheduler").mkdir()
             write_json(staging / "scheduler" / "scheduler_config.json", _scheduler(model.sde))
             write_json(staging / "model_index.json", _PIPELINE)
-        write_json(staging / RECORD, {**model.record, "weights_sha256": weights_sha256(model.network)})
+        # The hash is that of the weights as they will be read, rounded to half precision or not.
+        read = {k: v.to(state[k].dtype) for k, v in stored.items()}
+        write_json(staging / RECORD, {**model.record, "weights_sha256": _sha256(read)})
         for name in ("unet", "scheduler", "model_index.json", "score.json", RECORD):
             if (staging / name).exists():
                 _replace(staging / name, out / name)
+            else:  # left by a model of another process that was here before
+                _remove(out / name)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -104,11 +113,19 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
 def _replace(new: Path, place: Path) -> None:
     if place.is_dir():
         old = place.with_name(f".{place.name}.old")
+        _remove(old)  # of a run that was killed right here
         os.replace(place, old)
         os.replace(new, place)
         shutil.rmtree(old)
     else:
         os.replace(new, place)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 _PIPELINE = {
@@ -160,9 +177,13 @@ def load(folder: str | os.PathLike[str]) -> ScoreModel:
         raise UserError(f"no model folder {root}; give the path of one, or 'demo' for the model in the package")
     if (root / "score.json").is_file():
         settings = read_json(root / "score.json")
-        sde = _process(settings.pop("sde"), root / "score.json")
-        settings["shape"] = tuple(settings["shape"])
-        model = ScoreModel(_read_network(root / "unet"), sde, **settings)
+        try:
+            sde = _process(settings.pop("sde"), root / "score.json")
+            settings["shape"] = tuple(settings["shape"])
+            model = ScoreModel(nn.Identity(), sde, **settings)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{root / 'score.json'} does not describe a score model: {error}") from None
+        model.network = _read_network(root / "unet")
     else:
         model = _load_foreign(root)
     if (root / RECORD).is_file():
@@ -182,8 +203,10 @@ def _load_foreign(root: Path) -> ScoreModel:
     if not (inner / "config.json").is_file():
         raise UserError(f"{root} is not a model folder: no score.json, unet/config.json or config.json in it")
     network = _read_network(inner)
-    config: dict[str, Any] = dict(network.config)  # type: ignore[arg-type]
-    size = config["sample_size"]
+    config = read_json(inner / "config.json")
+    size = config.get("sample_size")
+    if not size or not config.get("in_channels"):
+        raise UserError(f"{inner / 'config.json'} names no sample_size or in_channels: unknown size of images")
     height, width = (size, size) if isinstance(size, int) else size
     scheduler = root / "scheduler" / "scheduler_config.json"
     given = read_json(scheduler) if scheduler.is_file() else {}
@@ -194,8 +217,9 @@ def _load_foreign(root: Path) -> ScoreModel:
         raise UserError(
             f"{scheduler}: prediction_type or beta_schedule is not one that msgm reads (METHOD in the docs)"
         )
-    if given.get("trained_betas") is not None:
-        raise UserError(f"{scheduler}: trained_betas are not supported; name a beta_schedule")
+    for name in ("trained_betas", "rescale_betas_zero_snr"):
+        if given.get(name):
+            raise UserError(f"{scheduler}: {name} is not supported; the betas must be those of a named beta_schedule")
     sde = DDPM(
         steps=given.get("num_train_timesteps", 1000),
         beta_start=given.get("beta_start", 1e-4),
@@ -209,15 +233,18 @@ def _read_network(folder: Path) -> nn.Module:
     config = read_json(folder / "config.json")
     kind = config.pop("_class_name", None)
     weights = {name: tensor.float() for name, tensor in read_tensors(folder / WEIGHTS).items()}
-    network: nn.Module
-    if kind == "MLP":
-        network = MLP(**config)
-    elif kind == "UNet2DModel":
-        from diffusers import UNet2DModel
-
-        network = UNet2DModel.from_config(config)
-    else:
+    if kind not in ("MLP", "UNet2DModel"):
         raise UserError(f"{folder / 'config.json'} describes a {kind}; only UNet2DModel and MLP networks can be read")
+    network: nn.Module
+    try:
+        if kind == "MLP":
+            network = MLP(**config)
+        else:
+            from diffusers import UNet2DModel
+
+            network = UNet2DModel.from_config(config)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'config.json'} does not describe a {kind}: {error}") from None
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
