@@ -69,7 +69,7 @@ def test_ddpm_times_are_its_steps(clock) -> None:
     for sde in (DDPM(), DDPM(steps=50)):
         steps = clock(dense().float(), sde) * (sde.steps - 1)
         assert float((steps - steps.round()).abs().max()) < 1e-4
-        assert 0 <= float(steps.min()) and float(steps.max()) <= sde.steps - 1
+        assert float(steps.min()) >= 0 and float(steps.max()) <= sde.steps - 1
 
 
 def test_uniform_clock_is_uniform_in_t() -> None:
