@@ -1,0 +1,496 @@
+"""The command line as people use it: what it accepts, what it refuses with one line, what it leaves behind."""
+
+import errno
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from msgm.checkpoint import WEIGHTS, load, weights_sha256
+from msgm.cli import COMMANDS, main
+from msgm.evaluation.judge import Judge
+
+RULE = "label in [3, 7]"
+QUICK = ["--threads", "1", "--device", "cpu"]
+TINY = ["--steps", "2", "--batch", "4", *QUICK]
+LOOK = ["-n", "4", "--sampling-steps", "2", "--nll-images", "2", "--nll-steps", "2", "--nll-check", "1"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model folder of two training steps: enough to be read, sampled and unlearned."""
+    out = tmp_path_factory.mktemp("trained") / "model"
+    main(["train", "--out", str(out), "--network", "small-28", *TINY])
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained judge of digits."""
+    out = tmp_path_factory.mktemp("judges") / "judge"
+    torch.manual_seed(0)
+    Judge(range(10), (1, 28, 28), width=2).save(out)
+    return str(out)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where a command is told to write; a refused command must not make it."""
+    return tmp_path / "made" / "out"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of grey 28x28 images: two classes, both splits."""
+    for split in ("train", "test"):
+        for value, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for index in range(5):
+                Image.new("L", (28, 28), 50 * value + index).save(folder / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+def repaint(folder: Path, mode: str, size: int) -> None:
+    for file in folder.rglob("*.png"):
+        Image.new(mode, (size, size)).save(file)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line with which a command refuses its input."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in argv])
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("msgm: ")
+    return lines[0]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+
+
+# ------------------------------------------------------------------------------------------------ help and spelling
+
+
+def test_help_lists_the_commands_without_torch() -> None:
+    code = "import sys; from msgm.cli import main; main(['--help']); print('loaded torch:', 'torch' in sys.modules)"
+    shown = python("-c", code)
+    assert shown.returncode == 0, shown.stderr
+    assert "loaded torch: False" in shown.stdout
+    for name in COMMANDS:
+        assert re.search(rf"^  {name} ", shown.stdout, re.M)
+
+
+def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
+    version = python("-m", "msgm", "--version")
+    assert version.returncode == 0
+    assert version.stdout.startswith("msgm ")
+    wrong = python("-m", "msgm", "sample", "nowhere", "--out", str(tmp_path / "out"))
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+    assert wrong.stderr.splitlines() == [
+        "msgm: no model folder nowhere; give the path of one, or 'demo' for the model in the package"
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_a_description(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    options = capsys.readouterr().out.partition("options:")[2]
+    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=-)", options) if entry.strip()]
+    assert len(entries) >= 2
+    for entry in entries:
+        text = re.sub(r"^(-h, )?--[\w-]+( \[=flags\]| \{.*?\}| [A-Z_]+)?", "", entry).strip()
+        assert text, entry
+        assert not text.startswith("("), f"{name}: no description: {entry}"
+
+
+def test_no_arguments_show_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert "usage: msgm COMMAND" in capsys.readouterr().out
+
+
+def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["methods"])
+    shown = capsys.readouterr().out
+    for name in ("standard", "unseen", "orthogonal", "obtuse", "redirect *"):
+        assert name in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["smaple"], "smaple"),
+        (["sample", "m", "--out", "o", "--colour", "red"], "--colour"),
+        (["sample", "m", "--out", "o", "-n", "many"], "many"),
+        (["sample", "m", "--out", "o", "--sampler", "magic"], "magic"),
+        (["sample", "m"], "out"),
+        (["sample", "--out", "o"], "model"),
+        (["sample", "m", "--out", "o", "--config", "missing.yaml"], "missing.yaml"),
+        (["sample", "m", "--out", "o", "--threads", "0"], "--threads"),
+        (["sample", "m", "--out", "o", "--device", "abacus"], "abacus"),
+        (["unlearn", "m", "--out", "o"], "forget"),
+        (["train", "--out", "o", "--steps", "0"], "steps"),
+        (["train", "--out", "o", "--method", "exorcise"], "exorcise"),
+        (["train", "--out", "o", "--network", "large-28"], "large-28"),
+        (["train", "--out", "o", "--network", "small-32"], "28x28"),
+        (["train", "--out", "o", "--method", "orthogonal"], "--forget"),
+        (["train", "--out", "o", "--data", "nowhere"], "nowhere"),
+        (["train-judge", "--out", "o", "--column", "colour"], "colour"),
+        (["train-judge", "--out", "o", "--junk-share", "2"], "junk_share"),
+        (["evaluate", "m", "--out", "o", "-n", "0"], "n must be"),
+        (["demo", "--out", "o", "--batch", "0"], "batch"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(
+    argv: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert named in refused(capsys, *argv)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_come_from_a_file_and_can_be_printed(
+    model: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "sample.yaml"
+    config.write_text(f"out: {out}\nn: 5\nsteps: 2\n")
+    main(["sample", model, "--config", str(config), "-n", "1", *QUICK])  # what is typed wins
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png"]
+    for spelling in ("--print_config", "--print-config"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(["unlearn", model, "--out", "o", "--forget", RULE, "--save_every", "7", spelling])
+        assert stop.value.code == 0
+        shown = capsys.readouterr().out
+        assert "save_every: 7" in shown
+        assert f"forget: {RULE}" in shown
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("label == 42", "selects none"),
+        ("label >= 0", "selects all"),
+        ("colour == 1", r"colour.*known columns: label"),
+        ("label in [3, 7", "cannot be read"),
+        ("__import__('os')", "not a comparison"),
+    ],
+)
+@pytest.mark.parametrize("command", ["unlearn", "train", "nll", "evaluate"])
+def test_rules_that_make_no_sense(
+    command: str, rule: str, expected: str, model: str, judge: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = {
+        "unlearn": ["unlearn", model],
+        "train": ["train", "--method", "unseen"],
+        "nll": ["nll", model],
+        "evaluate": ["evaluate", model, "--judge", judge],
+    }[command]
+    line = refused(capsys, *argv, "--forget", rule, "--out", out)
+    if command == "nll" and expected.startswith("selects"):
+        expected = "leaves no"
+    assert re.search(expected, line), line
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, redirect"),
+        (["--method", "unseen", "--alpha", "0.5"], "takes no --alpha"),
+        (["--method", "redirect", "--form", "inner"], "takes no --form"),
+        (["--method", "orthogonal", "--form", "diagonal"], "known: elementwise, inner, literal"),
+        (["--alpha", "0"], "alpha"),
+        (["--alpha", "1.5"], "alpha"),
+        (["--every", "0"], "every"),
+        (["--lr", "-1"], "lr"),
+        (["--ema", "1"], "ema"),
+        (["--threads", "0"], "--threads"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_unlearn_refuses(
+    options: list[str], expected: str, model: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refused(capsys, "unlearn", model, "--forget", RULE, "--out", out, *options)
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text"])
+def test_a_broken_image_is_named(
+    damage: str, model: str, pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if damage == "truncated":
+        broken = pictures / "train" / "dog" / "1.png"
+        noise = torch.randint(256, (28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        Image.fromarray(noise.numpy()).save(broken)
+        broken.write_bytes(broken.read_bytes()[:300])
+    else:
+        broken = pictures / "train" / "cat" / "notes.txt"
+        broken.write_text("not an image")
+    for argv in (
+        ["train", "--data", pictures],
+        ["train-judge", "--data", pictures],
+        ["unlearn", model, "--data", pictures, "--forget", "label == 1"],
+    ):
+        assert str(broken) in refused(capsys, *argv, "--out", out)
+        assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "record", "folder"])
+@pytest.mark.parametrize("command", ["unlearn", "sample", "nll", "evaluate"])
+def test_a_broken_model_is_named(
+    command: str,
+    damage: str,
+    model: str,
+    judge: str,
+    tmp_path: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = tmp_path / "broken"
+    if damage == "folder":
+        broken.mkdir()
+        named = broken
+    else:
+        shutil.copytree(model, broken)
+        named = broken / ("moderation.json" if damage == "record" else f"unet/{WEIGHTS}")
+        if damage == "missing":
+            named.unlink()
+        else:
+            named.write_bytes(named.read_bytes()[:-100])
+    extra = {"evaluate": ["--forget", RULE, "--judge", judge], "unlearn": ["--forget", RULE]}.get(command, [])
+    assert str(named) in refused(capsys, command, broken, "--out", out, *extra)
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(("mode", "size"), [("L", 32), ("RGB", 28)])
+@pytest.mark.parametrize("command", ["unlearn", "nll", "evaluate"])
+def test_images_that_are_not_the_models(
+    command: str,
+    mode: str,
+    size: int,
+    model: str,
+    judge: str,
+    pictures: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    repaint(pictures, mode, size)
+    extra = ["--judge", judge] if command == "evaluate" else []
+    line = refused(capsys, command, model, "--data", pictures, "--forget", "label == 1", "--out", out, *extra)
+    assert "(1, 28, 28)" in line
+    assert f"({1 if mode == 'L' else 3}, {size}, {size})" in line
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("command", ["train", "train-judge", "unlearn", "sample", "nll", "evaluate", "demo"])
+def test_what_is_there_already_stays(
+    command: str, model: str, judge: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = out if command == "nll" else out / "mine.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    positional = [] if command in ("train", "train-judge", "demo") else [model]
+    extra = {"unlearn": ["--forget", RULE], "evaluate": ["--forget", RULE, "--judge", judge]}.get(command, [])
+    line = refused(capsys, command, *positional, "--out", out, *extra)
+    assert "already exists" in line
+    assert kept.read_text() == "mine"
+    assert [path for path in out.parent.rglob("*") if path.is_file()] == [kept]
+
+
+def test_an_output_folder_that_is_a_file(model: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out.parent.mkdir()
+    out.write_text("mine")
+    assert "is a file" in refused(capsys, "sample", model, "--out", out)
+    assert out.read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_previous_model(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tmp_path / "model"
+    shutil.copytree(model, before)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("msgm.storage.os.fsync", full)
+    for extra in (["--save-every", "1"], ["--save-every", "9"]):  # in a saved state, and in the model at the end
+        command = ["unlearn", model, "--forget", RULE, "--out", str(before), "--overwrite", *TINY, *extra]
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("msgm: ")
+        assert "No space left on device" in line
+        assert weights_sha256(load(before).network) == weights_sha256(load(model).network)
+        assert load(before).record == load(model).record
+        assert not [path for path in before.rglob("*") if "tmp" in path.name]
+
+
+def test_a_foreign_model_needs_its_data_named(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    UNet2DModel(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+    ).save_pretrained(tmp_path / "foreign")
+    asked = ["unlearn", str(tmp_path / "foreign"), "--forget", RULE, "--out", str(out)]
+    assert "--data" in refused(capsys, *asked)
+    assert not out.parent.exists()
+    main([*asked, "--data", "demo", *TINY])
+    assert load(out).record["request"]["data"] == "demo"
+    assert json.loads((out / "model_index.json").read_text())["_class_name"] == "DDPMPipeline"
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_broken_judge_is_named(
+    damage: str, model: str, judge: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "judge"
+    if damage == "truncated":
+        shutil.copytree(judge, broken)
+        weights = broken / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-10])
+    line = refused(capsys, "evaluate", model, "--forget", RULE, "--judge", broken, "--out", out)
+    assert str(broken) in line
+    assert not out.parent.exists()
+
+
+def test_evaluate_needs_a_request(model: str, judge: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--forget" in refused(capsys, "evaluate", model, "--judge", judge, "--out", out)
+    assert not out.parent.exists()
+
+
+# ------------------------------------------------------------------------------------------------------- good input
+
+
+@pytest.fixture(scope="module")
+def unlearned(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unlearned") / "model"
+    main(
+        ["unlearn", model, "--forget", RULE, "--method", "redirect", "--steps", "3", "--save-every", "1", "--seed", "1",
+         "--batch", "4", "--out", str(out), *QUICK]
+    )  # fmt: skip
+    return out
+
+
+def test_unlearn_writes_a_model_and_its_record(model: str, unlearned: Path) -> None:
+    parent, child = load(model), load(unlearned)
+    assert child.record["kind"] == "unlearned"
+    assert child.record["request"]["rule"] == RULE
+    assert child.record["request"]["data"] == "demo"
+    assert child.record["request"]["retain"] + child.record["request"]["forget"] == 8000
+    assert child.record["parent"]["weights_sha256"] == weights_sha256(parent.network)
+    assert child.record["weights_sha256"] == weights_sha256(child.network) != weights_sha256(parent.network)
+    assert child.record["method"]["name"] == "redirect"
+    assert child.record["settings"]["save_every"] == 1
+    assert child.record["seed"] == 1
+    assert child.record["command"].startswith(f"msgm unlearn {model} --forget '{RULE}' --method redirect")
+    steps = [json.loads(line)["step"] for line in (unlearned / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+    assert not (unlearned / "resume.safetensors").exists()
+
+
+def test_resume_of_a_finished_run_changes_nothing(
+    model: str, unlearned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (unlearned / "moderation.json").read_bytes()
+    line = refused(capsys, "unlearn", model, "--forget", RULE, "--out", unlearned, "--resume", *QUICK)
+    assert "finished" in line
+    assert (unlearned / "moderation.json").read_bytes() == before
+
+
+def test_sample_writes_a_file_for_each_and_a_grid(model: str, out: Path) -> None:
+    main(["sample", model, "-n", "3", "--steps", "2", "--out", str(out), *QUICK])
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png"]
+    with Image.open(out / "00002.png") as image:
+        assert (image.mode, image.size) == ("L", (28, 28))
+    third = (out / "00002.png").read_bytes()
+    main(["sample", model, "--n=1", "--sampler", "sde", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png"]
+    main(["sample", model, "--n", "3", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
+    assert (out / "00002.png").read_bytes() == third
+
+
+@pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--steps", "0")])
+def test_sample_refuses_nothing_to_do(
+    option: str, value: str, model: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(capsys, "sample", model, option, value, "--out", out)
+    assert not out.parent.exists()
+
+
+def test_nll_of_both_sets(unlearned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "nll.json"
+    main(["nll", str(unlearned), "-n", "2", "--steps", "2", "--out", str(file), *QUICK])
+    shown = capsys.readouterr().out
+    found = json.loads(file.read_text())
+    assert found["rule"] == RULE
+    for key in ("retain", "forget"):
+        assert f"{key}: {found[key]['bits_per_dim']:.4f}" in shown
+        assert len(found[key]["images"]) == 2
+        assert found[key]["bits_per_dim"] == pytest.approx(sum(found[key]["images"]) / 2)
+        assert isinstance(found[key]["reliable"], bool)
+
+
+def test_nll_of_one_image_has_no_error_to_report(model: str, tmp_path: Path) -> None:
+    main(["nll", model, "-n", "1", "--steps", "2", "--out", str(tmp_path / "nll.json"), *QUICK])
+    assert json.loads((tmp_path / "nll.json").read_text())["all"]["stderr"] is None
+
+
+def test_evaluate_writes_results_and_report(model: str, unlearned: Path, judge: str, out: Path) -> None:
+    # Both folders are called "model": each keeps its own row, samples and record.
+    main(["evaluate", str(unlearned), "--against", model, "--judge", judge, "--out", str(out), "--threads", "1", *LOOK])
+    results = json.loads((out / "results.json").read_text())
+    assert set(results) == {"command", "seed", "commit", "budget", "rows"}
+    assert results["command"].startswith(f"msgm evaluate {unlearned} --against {model}")
+    assert [row["method"] for row in results["rows"]] == ["standard", "redirect"]
+    assert len({row["model"] for row in results["rows"]}) == 2
+    for row in results["rows"]:
+        assert set(row["unlearning_ratio"]) == {"value", "low", "high", "n"}
+        assert row["unlearning_ratio"]["n"] == 4
+        assert row["unlearning_ratio"]["value"] + row["junk"] + row["retained"] == pytest.approx(1)
+        assert set(row["nll"]) == {"retain", "forget"}
+        assert len(list((out / "samples" / row["model"]).glob("*.png"))) == 4
+    page = (out / "report.html").read_text()
+    assert RULE in page
+    assert "redirect" in page
+
+
+def test_train_judge_saves_what_evaluate_reads(pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["train-judge", "--data", str(pictures), "--out", str(out), "--epochs", "1", "--batch", "2", "--width", "2",
+          "--half", "--threads", "1"])  # fmt: skip
+    made = Judge.load(out)
+    assert made.names == ("cat", "dog")
+    assert made.record["command"].startswith("msgm train-judge --data")
+    assert "test images right" in capsys.readouterr().out
