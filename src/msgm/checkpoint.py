@@ -166,6 +166,12 @@ def _describe(model: ScoreModel) -> dict[str, Any]:
     }
 
 
+def configuration(model: ScoreModel) -> dict[str, Any]:
+    """What a model's folder says of it but for the weights; `UserError` for a network that cannot be saved."""
+    network = {k: v for k, v in _network_config(model.network).items() if k != "_diffusers_version"}
+    return {"network": network, **_describe(model)}
+
+
 def load(folder: str | os.PathLike[str]) -> ScoreModel:
     """Load a model folder: ours, a diffusers pipeline folder (``DDPMPipeline``) or a plain ``UNet2DModel`` folder.
 

@@ -23,14 +23,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .checkpoint import RECORD, read_tensors, weights_sha256, write_model, write_tensors
+from .checkpoint import RECORD, configuration, read_tensors, weights_sha256, write_model, write_tensors
 from .data import ImageData, Split, to_model
 from .errors import UserError
 from .forgetting.methods import Method, redirect, standard
 from .forgetting.terms import Noised
 from .progress import bar
 from .score import ScoreModel
-from .storage import claim
+from .storage import claim, write_bytes
 from .times import Clock, LogNormalClock, UniformClock, stratified, uniform
 
 STATE, LOG = "resume.safetensors", "log.jsonl"
@@ -89,8 +89,8 @@ class TrainSettings:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
         for name in ("lr", "clip", "guard"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive; got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be positive and finite; got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema is a decay in [0, 1); got {self.ema}")
 
@@ -201,9 +201,14 @@ def _fit(
 ) -> ScoreModel:
     from accelerate import Accelerator
 
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"no device {device!r}; choose auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda asks for a GPU that PyTorch can use, and there is none; use auto or cpu")
     retain, forget = _images(model, data, method)
     record = _record(model, data, method, settings, kind, command)
     folder = Path(out) if out is not None else None
+    identity = _identity(record, model) if folder is not None else ""
     if folder is not None and not (resume and (folder / STATE).exists()):
         if resume and (folder / RECORD).exists():
             raise UserError(f"{folder} is finished; there is nothing to resume. Use another folder or --overwrite")
@@ -220,7 +225,6 @@ def _fit(
         torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True),
     )
     run = _Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizer=optimizer)
-    identity = hashlib.sha256(json.dumps(_identity(record), sort_keys=True).encode()).hexdigest()
     if folder is not None and resume and (folder / STATE).exists():
         _restore(run, folder, identity)
     good = copy.deepcopy(run.average.network.state_dict())
@@ -295,17 +299,15 @@ def _fit(
             )
             rate = (run.step - first) * settings.batch / (time.monotonic() - began)
             tick(1, note=f"retain loss {run.smooth:.4f}  {rate:.0f} images/s")
-            if run.step % 50 == 0:
+            # Not while the loss is on its way up to the guard.
+            if run.step % 50 == 0 and run.smooth < math.sqrt(settings.guard) * run.lowest:
                 good = copy.deepcopy(run.average.network.state_dict())
-            if (
-                folder is not None
-                and main
-                and run.step < settings.steps
-                and (run.step % settings.save_every == 0 or stop())
-            ):
+            stopping = stop()
+            due_save = run.step % settings.save_every == 0 and run.step < settings.steps
+            if folder is not None and main and (due_save or stopping):
                 log.flush()
                 _store(run, folder, identity)
-            if stop():
+            if stopping:
                 where = f"; go on with --resume (state in {folder})" if folder is not None else ""
                 raise Interrupted(f"interrupted after step {run.step} of {settings.steps}{where}")
     return _finish(run, folder if main else None, {**record, "status": "finished"})
@@ -400,8 +402,8 @@ def _record(
     )
     return {
         "format": 1,
-        "kind": kind,
         **model.record,
+        "kind": kind,
         **sets,
         "method": method.to_dict(),
         "settings": asdict(settings),
@@ -411,10 +413,12 @@ def _record(
     }
 
 
-def _identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k not in ("command", "versions", "settings")} | {
-        "settings": {k: v for k, v in record["settings"].items() if k != "save_every"}
-    }
+def _identity(record: Mapping[str, Any], model: ScoreModel) -> str:
+    """Hash (hex) of all that a run's numbers depend on."""
+    parts = {k: v for k, v in record.items() if k not in ("command", "versions")}
+    parts["settings"] = {k: v for k, v in record["settings"].items() if k != "save_every"}
+    parts["model"] = configuration(model)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _store(run: _Run, folder: Path, identity: str) -> None:
@@ -466,7 +470,7 @@ class _Log:
     def __enter__(self) -> _Log:
         if self.path is not None:
             kept = self.path.read_text().splitlines(keepends=True)[: self.step] if self.path.exists() else []
-            self.path.write_text("".join(kept))
+            write_bytes(self.path, "".join(kept).encode())
             self.file = self.path.open("a")
         return self
 
