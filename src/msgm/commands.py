@@ -374,7 +374,6 @@ def evaluate(
     request = ForgetRequest(rule)
     for source in sources.values():
         check(source, classifier, request, test)
-        settings.build(source)
     rows, grids = [], []
     for name, source in sources.items():
         label = labels[name]

@@ -45,6 +45,8 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.n < 2 or self.nll_images < 0:
             raise UserError(f"n must be 2 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
+        if self.sampling_steps is not None and self.sampling_steps < 2:
+            raise UserError(f"sampling_steps must be at least 2 steps; got {self.sampling_steps}")
         if self.nll_steps < 1:
             raise UserError(f"nll_steps must be 1 or more; got {self.nll_steps}")
         if self.nll_images and not self.nll_check >= 1:
