@@ -68,9 +68,7 @@ def make(data_dir: str, seed: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="folder with MNIST's four idx files")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -14,7 +14,8 @@ from msgm.forgetting import methods
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import DEFAULT, METHODS
 from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect
-from msgm.training import UnlearnSettings, read_log, train, unlearn
+from msgm.runs import read_log
+from msgm.training import UnlearnSettings, train, unlearn
 
 
 def test_every_recipe_builds_under_its_own_name() -> None:

@@ -25,9 +25,10 @@ from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
+from msgm.runs import LOG, STATE, read_log
 from msgm.score import ScoreModel
 from msgm.sde import VPSDE
-from msgm.training import LOG, STATE, Diverged, Interrupted, TrainSettings, UnlearnSettings, read_log, train, unlearn
+from msgm.training import Diverged, Interrupted, TrainSettings, UnlearnSettings, train, unlearn
 
 STEPS = 9
 SHORT = UnlearnSettings(steps=STEPS, batch=8, warmup=3, save_every=3, seed=5)

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -23,17 +23,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .checkpoint import RECORD, configuration, read_tensors, weights_sha256, write_model, write_tensors
+from .checkpoint import RECORD, configuration, weights_sha256, write_model
 from .data import ImageData, Split, to_model
 from .errors import UserError
 from .forgetting.methods import Method, redirect, standard
 from .forgetting.terms import Noised
 from .progress import bar
+from .runs import LOG, STATE, Log, Run, restore, store
 from .score import ScoreModel
-from .storage import claim, write_bytes
+from .storage import claim
 from .times import Clock, LogNormalClock, UniformClock, stratified, uniform
-
-STATE, LOG = "resume.safetensors", "log.jsonl"
 
 
 class Diverged(RuntimeError):
@@ -119,19 +118,6 @@ class UnlearnSettings(TrainSettings):
     cooldown: float = 0.3
     ema: float = 0.98
     save_every: int = 100
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """What changes while a run goes on."""
-
-    model: ScoreModel
-    average: ScoreModel
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    smooth: float = math.nan
-    lowest: float = math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
 
 
 def train(
@@ -224,9 +210,9 @@ def _fit(
         model,
         torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True),
     )
-    run = _Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizer=optimizer)
+    run = Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizer=optimizer)
     if folder is not None and resume and (folder / STATE).exists():
-        _restore(run, folder, identity)
+        restore(run, folder, identity)
     good = copy.deepcopy(run.average.network.state_dict())
 
     seed = settings.seed + 1_000_003 * accelerator.process_index
@@ -240,7 +226,7 @@ def _fit(
     began, first = time.monotonic(), run.step
 
     with (
-        _Log(folder if main else None, run.step) as log,
+        Log(folder if main else None, run.step) as log,
         bar(title, settings.steps, done=run.step, show=progress and main) as tick,
         _stop() as stop,
     ):
@@ -306,7 +292,7 @@ def _fit(
             due_save = run.step % settings.save_every == 0 and run.step < settings.steps
             if folder is not None and main and (due_save or stopping):
                 log.flush()
-                _store(run, folder, identity)
+                store(run, folder, identity)
             if stopping:
                 where = f"; go on with --resume (state in {folder})" if folder is not None else ""
                 raise Interrupted(f"interrupted after step {run.step} of {settings.steps}{where}")
@@ -380,7 +366,7 @@ def _follow(average: ScoreModel, model: ScoreModel, decay: float) -> None:
         torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def _exploded(run: _Run, value: float, guard: float) -> bool:
+def _exploded(run: Run, value: float, guard: float) -> bool:
     run.smooth = value if math.isnan(run.smooth) else 0.9 * run.smooth + 0.1 * value
     if run.step >= 10:
         run.lowest = min(run.lowest, run.smooth)
@@ -421,75 +407,12 @@ def _identity(record: Mapping[str, Any], model: ScoreModel) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _store(run: _Run, folder: Path, identity: str) -> None:
-    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
-    for index, state in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors["run"] = torch.tensor([run.step, run.smooth, run.lowest], dtype=torch.float64)
-    tensors["identity"] = torch.tensor(list(bytes.fromhex(identity)), dtype=torch.uint8)
-    write_tensors(folder / STATE, tensors)
-
-
-def _restore(run: _Run, folder: Path, identity: str) -> None:
-    tensors = read_tensors(folder / STATE)
-    if bytes(tensors["identity"].tolist()).hex() != identity:
-        raise UserError(
-            f"{folder} was started with other settings, data or parent; resume with the same or use another folder"
-        )
-    run.step = int(tensors["run"][0])
-    run.smooth, run.lowest = float(tensors["run"][1]), float(tensors["run"][2])
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    run.model.load_state_dict(part("model."))
-    run.average.load_state_dict(part("average."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimizer.").items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
-
-
-def _finish(run: _Run, folder: Path | None, record: dict[str, Any]) -> ScoreModel:
+def _finish(run: Run, folder: Path | None, record: dict[str, Any]) -> ScoreModel:
     run.average.record = record
     if folder is not None:
         write_model(run.average, folder)
         (folder / STATE).unlink(missing_ok=True)
     return run.average.requires_grad_(True).eval()
-
-
-class _Log:
-    """``log.jsonl``: one line a step. A resumed run first drops the lines after its saved step."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self.path = folder / LOG if folder is not None else None
-        self.step = step
-
-    def __enter__(self) -> _Log:
-        if self.path is not None:
-            kept = self.path.read_text().splitlines(keepends=True)[: self.step] if self.path.exists() else []
-            write_bytes(self.path, "".join(kept).encode())
-            self.file = self.path.open("a")
-        return self
-
-    def __call__(self, line: dict[str, Any]) -> None:
-        if self.path is not None:
-            self.file.write(json.dumps(line) + "\n")
-
-    def flush(self) -> None:
-        if self.path is not None:
-            self.file.flush()
-
-    def __exit__(self, *error: object) -> None:
-        if self.path is not None:
-            self.file.close()
-
-
-def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The loss curve of a run: dictionaries with step, retain, forget (None where it took no part) and norm."""
-    return [json.loads(line) for line in (Path(folder) / LOG).read_text().splitlines()]
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from ..evaluation.audit import EvaluateSettings, evaluate
 from ..evaluation.judge import Judge
 from ..evaluation.report import Results, Row, commit, grid, save_samples, write_html, write_json
 from ..forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
+from ..runs import read_log
 from ..score import ScoreModel
 from ..storage import claim
-from ..training import UnlearnSettings, read_log, unlearn
+from ..training import UnlearnSettings, unlearn
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -112,21 +112,22 @@ class Obtuse:
 
 @dataclass(frozen=True, kw_only=True)
 class Redirect:
-    """On the forget data, the score of the retained data: mean (noise - eps*)^2 / (1 + mean eps*^2).
+    """On the forget data, the denoised image of the retained data: mean (D(x) - D*(x))^2 / sigma_data^2.
 
-    ``eps* = (x - alpha D(x)) / sigma`` with D the exact denoiser of the retained images (`score.exact_denoiser`): what
-    an ideal model of the retained data alone would say at this point, where re-training alone never looks. The weight
-    makes it the relative error of the denoised image: eps* itself grows like 1/sigma. Bounded; at high noise it
-    agrees with the retain loss. ``low`` and ``high`` keep only noise levels sigma/alpha between them.
+    D* is the exact denoiser of the retained images (`score.exact_denoiser`): what an ideal model of the retained data
+    alone would say at this point, where re-training alone never looks. In noise form, with r = sigma/alpha and
+    ``eps* = (x - alpha D*(x)) / sigma``, it is ``mean (r / sigma_data)^2 (noise - eps*)^2``: bounded at every noise
+    level, and not faint at those where the content of an image is decided. ``low`` and ``high`` keep only noise levels
+    r between them.
     """
 
     low: float = 0.0
     high: float = 1e6
 
     def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+        ratio = batch.ratio
         with torch.no_grad():
-            ratio = batch.ratio
             y = batch.x / expand(batch.model.sde.alpha(batch.t), batch.x)
             target = (y - exact_denoiser(y, ratio, retained)) / expand(ratio, y)
-            weight = ((ratio >= self.low) & (ratio <= self.high)) / (1 + per_image(target.square()))
+        weight = (ratio / batch.model.sigma_data).square() * ((ratio >= self.low) & (ratio <= self.high))
         return (weight * per_image((batch.noise - target).square())).mean()
