@@ -161,7 +161,7 @@ def test_a_forbidden_import_of_a_package_is_flagged() -> None:
         ("msgm.forgetting.methods", "from . import terms\nfrom .combine import Sum\nfrom .. import score"),
         ("msgm.networks", "def f():\n    from diffusers import UNet2DModel"),
         ("msgm.networks", "if TYPE_CHECKING:\n    from diffusers import UNet2DModel"),
-        ("msgm.cli", "def f():\n    import msgm\n    from msgm.experiments import toy"),
+        ("msgm.commands", "def f():\n    import msgm\n    from msgm.experiments import toy"),
         ("msgm.__main__", "from msgm.cli import main"),
     ],
 )

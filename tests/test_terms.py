@@ -240,8 +240,13 @@ def test_redirects_target_is_the_exact_denoisers_noise(sde: SDE) -> None:
     assert float(Redirect()(batch(sde, x, t, eps, target), retained)) < 1e-16
     noise = normal(6, 1, 2, 2, seed=3).requires_grad_()
     loss = Redirect()(batch(sde, x, t, eps, noise), retained)
-    weight = 1 / (1 + target.flatten(1).square().mean(1))
-    expected = (weight * (noise - target).flatten(1).square().mean(1)).mean()
+    given = batch(sde, x, t, eps, noise)
+    ratio = given.ratio.view(-1, 1, 1, 1)
+    denoised, exact = (
+        x / sde.alpha(t).view(-1, 1, 1, 1) - ratio * noise,
+        x / sde.alpha(t).view(-1, 1, 1, 1) - ratio * target,
+    )
+    expected = (denoised - exact).square().mean() / given.model.sigma_data**2
     close(loss, expected)
     close(*(torch.autograd.grad(v, noise)[0] for v in (loss, expected)))
 
@@ -284,19 +289,22 @@ def test_redirect_agrees_with_the_retain_loss_at_high_noise() -> None:
         t = sde.time(torch.full((64,), log_ratio, dtype=torch.float64))
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
         error = (noise - eps).flatten(1).square().mean(1)
-        retain = (error / (1 + eps.flatten(1).square().mean(1))).mean()
+        retain = (error * (given.ratio / given.model.sigma_data).square()).mean()
         gaps.append(abs(float(Redirect()(given, retained) / retain) - 1))
     assert gaps[2] < 0.01 and gaps[2] < gaps[0]
 
 
 def test_redirect_is_bounded_where_its_target_is_not() -> None:
-    """eps* grows like 1/sigma where no retained image is near; the weight keeps the loss of the zero prediction < 1."""
+    """eps* grows like 1/sigma where no retained image is near; the error of the denoised image does not."""
     sde = VESDE()
     t = torch.linspace(0, 0.4, 5, dtype=torch.float64)
     retained, x0, eps = normal(10, 1, 2, 2), 5 + normal(5, 1, 2, 2, seed=1), normal(5, 1, 2, 2, seed=2)
-    given = batch(sde, sde.marginal(x0, t, eps), t, eps, torch.zeros_like(eps))
+    x = sde.marginal(x0, t, eps)
+    given = batch(sde, x, t, eps, torch.zeros_like(eps))
     assert brute_target(given, retained).abs().max() > 100
-    assert float(Redirect()(given, retained)) < 1
+    # The zero prediction denoises x to itself; every D* is a mean of retained images.
+    farthest = max(float((x - image).flatten(1).square().mean(1).max()) for image in retained)
+    assert float(Redirect()(given, retained)) <= farthest / given.model.sigma_data**2
 
 
 def test_terms_read_a_model_in_double_precision_and_single() -> None:

@@ -220,9 +220,7 @@ def _load_foreign(root: Path) -> ScoreModel:
     prediction = kinds.get(given.get("prediction_type", "epsilon"))
     schedule = given.get("beta_schedule", "linear")
     if prediction is None or schedule not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
-        raise UserError(
-            f"{scheduler}: prediction_type or beta_schedule is not one that msgm reads (METHOD in the docs)"
-        )
+        raise UserError(f"{scheduler}: prediction_type or beta_schedule is not one that msgm reads (docs/method.md)")
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if given.get(name):
             raise UserError(f"{scheduler}: {name} is not supported; the betas must be those of a named beta_schedule")

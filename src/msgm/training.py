@@ -49,7 +49,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Settings of a run from scratch. The paper's are `PAPER`.
+    """Settings of a run from scratch; docs/method.md has the paper's.
 
     Args:
         steps: optimiser steps.
@@ -94,26 +94,12 @@ class TrainSettings:
             raise UserError(f"ema is a decay in [0, 1); got {self.ema}")
 
 
-PAPER = TrainSettings(
-    steps=1_300_000,
-    batch=400,
-    lr=2e-4,
-    warmup=5000,
-    cooldown=0.0,
-    ema=0.9999,
-    clock="uniform",
-    draw="uniform",
-    flip=True,
-)
-"""The paper's settings for 32x32 (Sec. 4.1); batch 150 at 64x64."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class UnlearnSettings(TrainSettings):
     """Settings of a fine-tuning run; see `TrainSettings`."""
 
     steps: int = 300
-    lr: float = 3e-4
+    lr: float = 8e-4
     warmup: int = 10
     cooldown: float = 0.3
     ema: float = 0.98

@@ -37,7 +37,7 @@ class EvaluateSettings:
     n: int = 1000
     sampler: Literal["ode", "sde"] = "ode"
     sampling_steps: int | None = None
-    nll_images: int = 64
+    nll_images: int = 50
     nll_steps: int = 8
     nll_check: int = 16
     seed: int = 0

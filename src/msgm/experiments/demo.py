@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -72,6 +73,7 @@ def demo(
             model, name=name, method=method_name, judge=judge, request=request, test=test, settings=evaluation,
             seconds=seconds,
         )  # fmt: skip
+        shutil.rmtree(out / "samples" / name.lower(), ignore_errors=True)
         save_samples(out / "samples" / name.lower(), pixels)
         rows.append(row)
         grids.append((name, grid(pixels[:100])))

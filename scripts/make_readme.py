@@ -1,4 +1,8 @@
-"""Write the results table of README.md from docs/results/demo.json: python scripts/make_readme_table.py [--check]."""
+"""Write README.md's table and picture from a finished demo: python scripts/make_readme.py runs/demo.
+
+The demo's results.json becomes docs/results/demo.json; without a folder, the table is made again from that file, and
+with --check nothing is written: the exit status says whether README.md is up to date.
+"""
 
 import json
 import sys
@@ -42,12 +46,35 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
+def picture(demo: Path, names: list[str]) -> None:
+    """The first samples of each model, side by side: the same noise in the same place."""
+    from PIL import Image, ImageDraw
+
+    side, scale, gap = 6, 2, 12
+    tile = 28 * scale
+    sheet = Image.new("L", (len(names) * (side * tile + gap) - gap, side * tile + 24), 255)
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(names):
+        left = column * (side * tile + gap)
+        draw.text((left, 4), name, fill=0, font_size=15)
+        for k in range(side * side):
+            digit = Image.open(demo / "samples" / name.lower() / f"{k:05}.png").resize(
+                (tile, tile), Image.Resampling.NEAREST
+            )
+            sheet.paste(digit, (left + k % side * tile, 24 + k // side * tile))
+    sheet.save(ROOT / "docs/images/demo.png", optimize=True)
+
+
 def main() -> int:
-    readme = ROOT / "README.md"
+    readme, stored = ROOT / "README.md", ROOT / "docs/results/demo.json"
+    folders = [Path(word) for word in sys.argv[1:] if word != "--check"]
+    for demo in folders:
+        stored.write_text((demo / "results.json").read_text())
+        picture(demo, [row["model"] for row in json.loads(stored.read_text())["rows"]])
     text = readme.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n{table(json.loads((ROOT / 'docs/results/demo.json').read_text()))}\n{END}{after}"
+    made = f"{before}{BEGIN}\n{table(json.loads(stored.read_text()))}\n{END}{after}"
     if "--check" in sys.argv:
         return int(made != text)
     readme.write_text(made)
