@@ -1,0 +1,170 @@
+"""Commands that make models: train, train-judge, unlearn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ..checkpoint import load
+from ..data import ForgetRequest, ImageData, Split, load_data
+from ..evaluation.judge import JudgeSettings
+from ..evaluation.judge import train_judge as fit_judge
+from ..forgetting.methods import DEFAULT
+from ..networks import preset
+from ..score import Prediction, ScoreModel
+from ..sde import PROCESSES
+from ..storage import claim
+from ..training import TrainSettings, UnlearnSettings
+from ..training import train as fit
+from ..training import unlearn as forget_in
+from .options import build_method, hardware, images_of
+
+
+def train(
+    *,
+    settings: TrainSettings,
+    out: Path,
+    command: str,
+    data: str = "demo",
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    sde: Literal["ve", "vp", "subvp", "ddpm"] = "ve",
+    network: str = "auto",
+    prediction: Prediction = "edm",
+    forget: str | None = None,
+    method: str = "standard",
+    alpha: float | None = None,
+    every: int | None = None,
+    form: str | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Train a score model from scratch.
+
+    With --forget and --method this is re-training with an unlearning method; without, the ordinary model of all data.
+
+    Args:
+        out: folder for the model, its record and log.jsonl.
+        data: demo (in the package), mnist, an image folder, or a Parquet file.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        sde: the forward process.
+        network: a preset (small-28, small-32, paper-32, paper-64); auto takes the small one of the images' size.
+        prediction: what the network's output means.
+        forget: rule that selects what must not be generated, as "label in [3, 7]".
+        method: standard, unseen, orthogonal, obtuse, redirect.
+        alpha: weight of the retain loss (method's own default).
+        every: steps between forget losses (method's own default).
+        form: variant of the method's forget term.
+        threads: CPU threads.
+        device: auto, cpu or cuda.
+        resume: go on with a run that was stopped.
+        overwrite: replace what is in the output folder.
+    """
+    hardware(threads, device)
+    recipe = build_method(method, alpha=alpha, every=every, form=form)
+    images = load_data(data, data_dir=data_dir, image_size=image_size)
+    chosen = preset(network, images.shape)
+    torch.manual_seed(settings.seed)
+    model = ScoreModel(
+        chosen.build(images.shape[0]),
+        PROCESSES[sde](),
+        shape=images.shape,
+        prediction=prediction,
+        sigma_data=round(float(images.images.float().std()) / 128, 2),
+        patch=chosen.patch,
+    )
+    target: ImageData | Split = ForgetRequest(forget).split(images) if forget else images
+    fit(
+        model, target, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
+        command=command,
+    )  # fmt: skip
+    print(f"saved {out}")
+
+
+def train_judge(
+    *,
+    settings: JudgeSettings,
+    out: Path,
+    command: str,
+    data: str = "demo",
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    column: str = "label",
+    threads: int | None = None,
+    device: str = "cpu",
+    half: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Train the judge: a classifier of a column of the data with a junk class, measured on the test split.
+
+    Args:
+        out: folder for its weights, its confusion and its record.
+        data: demo (in the package), mnist, an image folder, or a Parquet file.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        column: what it classifies.
+        threads: CPU threads.
+        device: cpu or cuda.
+        half: store weights as float16.
+        overwrite: replace what is in the output folder.
+    """
+    hardware(threads, device)
+    claim(out, overwrite=overwrite)
+    images = {s: load_data(data, split=s, data_dir=data_dir, image_size=image_size) for s in ("train", "test")}
+    judge = fit_judge(images["train"], images["test"], settings, column=column, device=device)
+    judge.record["command"] = command
+    judge.save(out, half=half)
+    print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
+
+
+def unlearn(
+    model: str,
+    *,
+    settings: UnlearnSettings,
+    out: Path,
+    forget: str,
+    command: str,
+    method: str = DEFAULT,
+    data: str | None = None,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    alpha: float | None = None,
+    every: int | None = None,
+    form: str | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Fine-tune a copy of a trained model so that it forgets what a rule selects.
+
+    Args:
+        model: a model folder (ours or diffusers'), or demo for the one in the package.
+        out: folder for the new model, its record and log.jsonl.
+        forget: rule that selects what must not be generated, as "label in [3, 7]" or "Bangs == 1 and Male == 0".
+        method: standard, unseen, orthogonal, obtuse, redirect.
+        data: the images; by default those that the model was trained on, where its record names them.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        alpha: weight of the retain loss (method's own default).
+        every: steps between forget losses (method's own default).
+        form: variant of the method's forget term.
+        threads: CPU threads.
+        device: auto, cpu or cuda.
+        resume: go on with a run that was stopped.
+        overwrite: replace what is in the output folder.
+    """
+    hardware(threads, device)
+    recipe = build_method(method, alpha=alpha, every=every, form=form)
+    parent = load(model)
+    split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
+    forget_in(
+        parent, split, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
+        command=command,
+    )  # fmt: skip
+    print(f"saved {out}")
