@@ -27,7 +27,7 @@ def table(results: dict) -> str:
         rate = row["unlearning_ratio"]
         share = f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
         cells = [
-            f"{row['model']} ({row['method']})",
+            row["model"] + ("" if row["model"].lower() == row["method"] else f" ({row['method']})"),
             share,
             f"{100 * row['junk']:.1f}",
             f"{100 * row['retained']:.1f}",

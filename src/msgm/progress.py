@@ -37,3 +37,5 @@ def bar(title: str, total: float, *, done: int = 0, show: bool = True) -> Iterat
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
         task = progress.add_task(title, total=total, completed=done, note="")
         yield lambda amount, note="": progress.update(task, advance=amount, note=note)
+        # Shares of images do not add up to the last bit.
+        progress.update(task, completed=total)

@@ -38,7 +38,7 @@ class EvaluateSettings:
     sampler: Literal["ode", "sde"] = "ode"
     sampling_steps: int | None = None
     nll_images: int = 50
-    nll_steps: int = 8
+    nll_steps: int = 12
     nll_check: int = 16
     seed: int = 0
 

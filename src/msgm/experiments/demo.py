@@ -92,7 +92,6 @@ def demo(
         notes=[
             "Every grid starts from the same noise: picture k of one model is what picture k of another became.",
             f"Of real test images the judge calls {judge.accuracy:.1%} right and {judge.real_called_junk:.2%} junk.",
-            f"Evaluation: {asdict(evaluation)}.",
         ],
     )
     return results
