@@ -216,7 +216,7 @@ OTHER = {
     "settings": {"settings": replace(SHORT, lr=1e-3)},
     "seed": {"settings": replace(SHORT, seed=6)},
     "steps": {"settings": replace(SHORT, steps=STEPS + 1)},
-    "method": {"method": methods.redirect(alpha=0.6)},
+    "method": {"method": methods.redirect(alpha=0.55)},
     "parent": {"parent": changed(tiny_model())},
     "process": {"parent": tiny_model(VPSDE())},
     "prediction": {"parent": tiny_model(prediction="noise")},
