@@ -61,6 +61,7 @@ class TrainSettings:
         clip: largest gradient norm.
         ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
         clock: training times: log-normal noise levels, or uniform t as in the paper.
+        noise_mean: mean of log(sigma/alpha) of the log-normal clock.
         draw: stratified or independent times.
         flip: mirror images at random.
         save_every: steps between saved states.
@@ -77,6 +78,7 @@ class TrainSettings:
     clip: float = 1.0
     ema: float = 0.999
     clock: Literal["lognormal", "uniform"] = "lognormal"
+    noise_mean: float = -0.9
     draw: Literal["stratified", "uniform"] = "stratified"
     flip: bool = False
     save_every: int = 200
@@ -103,6 +105,7 @@ class UnlearnSettings(TrainSettings):
     warmup: int = 10
     cooldown: float = 0.3
     ema: float = 0.98
+    noise_mean: float = 0.1
     save_every: int = 100
 
 
@@ -205,7 +208,7 @@ def _fit(
     retain_batches = _Shuffled(len(retain), settings.batch, seed)
     forget_batches = _Shuffled(len(forget), settings.batch, seed + 1) if forget is not None else None
     pool = _clean(retain, accelerator.device) if method.forget is not None else retain[:0]
-    clock: Clock = LogNormalClock() if settings.clock == "lognormal" else UniformClock()
+    clock: Clock = LogNormalClock(mean=settings.noise_mean) if settings.clock == "lognormal" else UniformClock()
     draw = stratified if settings.draw == "stratified" else uniform
     main = accelerator.is_main_process
     title = f"{'Training' if kind == 'trained' else 'Unlearning'} ({method.name})"

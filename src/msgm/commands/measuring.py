@@ -232,7 +232,7 @@ def demo(
     settings: EvaluateSettings,
     out: Path = Path("runs/demo"),
     command: str,
-    steps: int = 240,
+    steps: int = 220,
     batch: int = 48,
     threads: int | None = None,
     resume: bool = False,

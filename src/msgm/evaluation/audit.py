@@ -37,9 +37,9 @@ class EvaluateSettings:
     n: int = 1000
     sampler: Literal["ode", "sde"] = "ode"
     sampling_steps: int | None = None
-    nll_images: int = 50
+    nll_images: int = 40
     nll_steps: int = 12
-    nll_check: int = 16
+    nll_check: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
