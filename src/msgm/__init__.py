@@ -18,6 +18,7 @@ _WHERE = {
     "Heun": "sampling",
     "EulerMaruyama": "sampling",
     "log_likelihood": "likelihood",
+    "variational_bound": "likelihood",
     "unlearning_ratio": "evaluation.metrics",
     "Judge": "evaluation.judge",
     "UserError": "errors",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .evaluation.judge import Judge
     from .evaluation.metrics import unlearning_ratio
     from .forgetting import methods
-    from .likelihood import log_likelihood
+    from .likelihood import log_likelihood, variational_bound
     from .sampling import EulerMaruyama, Heun
     from .score import ScoreModel
     from .training import TrainSettings, UnlearnSettings, train, unlearn

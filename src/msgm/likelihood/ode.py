@@ -114,7 +114,7 @@ def log_likelihood(
 
 
 def dequantise(pixels: Tensor, streams: Streams) -> Tensor:
-    """Points of model space that pixels (B, *) of 0 ... 255 stand for: ``(pixels + u) / 128 - 1``, u uniform in [0, 1)."""
+    """Points of model space for pixels (B, *) of 0 ... 255: ``(pixels + u) / 128 - 1``, u uniform in [0, 1)."""
     return (pixels + streams.uniform(pixels)) / 128 - 1
 
 
@@ -156,7 +156,9 @@ class _Path:
             if (given := getattr(self, name)) not in get_args(kinds):
                 raise UserError(f"{name} {given!r} is unknown; choose one of {', '.join(get_args(kinds))}")
         if self.solver == "dopri5" and self.probes not in ("fixed", "exact"):
-            raise UserError(f"dopri5 takes probes fixed or exact, got {self.probes}: it would take fresh noise for error")
+            raise UserError(
+                f"dopri5 takes probes fixed or exact, got {self.probes}: it would take fresh noise for error"
+            )
         if self.steps < 1 or self.max_nfe < 7:
             raise UserError(f"steps must be at least 1 and max_nfe 7, got {self.steps} and {self.max_nfe}")
         if not (self.rtol > 0 and self.atol > 0):

@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods for a state y (B, *) and an integral beside it: fixed grids, and steps of each image's own.
+"""Explicit Runge-Kutta methods for a state y (B, *) and an integral beside it: on fixed grids, or adaptive by image.
 
 The slopes ``f(tau, y)`` are two: dy/dtau (B, *), and the integrand, float64 (B,) on the CPU as tau is.
 """
@@ -33,7 +33,7 @@ FIXED = {
     "rk4": Tableau((0, 1 / 2, 1 / 2, 1), ((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
 }
 
-# Dormand and Prince 1980; the weights are the last row of the coupling: the last slope of a step is the next one's first.
+# Dormand and Prince 1980. The weights are the last row of the coupling: a step's last slope is the next one's first.
 DOPRI5 = Tableau(
     (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1),
     (
