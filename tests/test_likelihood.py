@@ -54,7 +54,8 @@ def test_the_toys_table_is_reproduced_by_the_ode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("solver", "order", "steps"), [("euler", 1, (100, 200, 400)), ("heun", 2, (60, 120, 240)), ("rk4", 4, (24, 48, 96))]
+    ("solver", "order", "steps"),
+    [("euler", 1, (100, 200, 400)), ("heun", 2, (60, 120, 240)), ("rk4", 4, (24, 48, 96)), ("etdrk4", 4, (12, 24, 48))],
 )
 @pytest.mark.parametrize("clock", ["log", "atan", "rho"])
 def test_each_solver_is_of_its_order_on_each_clock(solver, order: int, steps: tuple[int, ...], clock) -> None:
