@@ -32,7 +32,7 @@ def log_likelihood(
     solver: Solver = "etdrk4",
     clock: Clock = "log",
     probes: Probes | None = None,
-    steps: int = 12,
+    steps: int = 6,
     rtol: float = 1e-3,
     atol: float = 1e-3,
     max_nfe: int = 1000,
