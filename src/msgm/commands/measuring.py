@@ -144,7 +144,8 @@ def nll(
     how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "repeats": repeats, "seed": seed}
     how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe} if solver == "dopri5" else {"steps": steps}
     found: dict[str, Any] = {"model": model, "rule": rule, **how}
-    shown = Table("", "images", "bits/dim", "steps doubled", "evaluations", "")
+    shown = Table("", "images", "bits/dim", "steps doubled", "evaluations")
+    notes: list[str] = []
     for key, images in sets.items():
         images = images[:n].to(device)
         if vlb:  # first: it has more to refuse
@@ -154,8 +155,11 @@ def nll(
             result = log_likelihood(source, images, **how, tick=tick)
         mean, stderr = result.mean()
         change, nfe, lost = float(result.doubling.mean()), float(result.nfe.mean()), int((~result.finished).sum())
-        note = f"{lost} did not end within --max-nfe" if lost else "" if result.reliable else "NOT RELIABLE: refine"
-        shown.add_row(key, str(len(images)), f"{mean:.4f} ± {stderr:.4f}", f"{change:+.4f}", f"{nfe:.0f}", note)
+        shown.add_row(key, str(len(images)), f"{mean:.4f} ± {stderr:.4f}", f"{change:+.4f}", f"{nfe:.0f}")
+        if lost:
+            notes.append(f"{key}: NOT RELIABLE: {lost} images did not end within --max-nfe")
+        elif not result.reliable:
+            notes.append(f"{key}: NOT RELIABLE: more --steps or images, for dopri5 smaller --rtol and --atol")
         found[key] = {
             "bits_per_dim": mean,
             "stderr": stderr,
@@ -167,10 +171,12 @@ def nll(
         }
         if vlb:
             mean, stderr = bound.mean()
-            shown.add_row(f"{key}, bound", str(len(images)), f"{mean:.4f} ± {stderr:.4f}", "", str(bound.nfe), "")
+            shown.add_row(f"{key}, bound", str(len(images)), f"{mean:.4f} ± {stderr:.4f}", "", str(bound.nfe))
             parts = {name: float(getattr(bound, name).mean()) for name in ("prior", "diffusion", "decoder")}
             found[key]["bound"] = {"bits_per_dim": mean, "stderr": stderr, **parts, "nfe": bound.nfe}
     Console().print(shown)
+    for note in notes:
+        print(note)
     if out is not None:
         write_json(out, found)
 
