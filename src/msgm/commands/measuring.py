@@ -17,7 +17,7 @@ from ..evaluation.audit import evaluate as measure
 from ..evaluation.judge import Judge
 from ..evaluation.report import Results, commit, grid, png, save_samples, write_html, write_json
 from ..forgetting.methods import DEFAULT, METHODS
-from ..likelihood import Clock, Probes, Solver, log_likelihood, variational_bound
+from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
 from ..progress import bar
 from ..sampling import EulerMaruyama, Heun, Sampler
 from ..storage import claim, write_bytes
@@ -141,16 +141,17 @@ def nll(
         for key, images in sets.items():
             if not len(images):
                 raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
-    how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "repeats": repeats, "seed": seed}
-    how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe} if solver == "dopri5" else {"steps": steps}
+    how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "steps": steps, "repeats": repeats}
+    how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe}
+    check_settings(source, test.images, **how)
+    if vlb:
+        check_bound(source, test.images, steps=vlb_steps)
+    how["seed"] = seed
     found: dict[str, Any] = {"model": model, "rule": rule, **how}
     shown = Table("", "images", "bits/dim", "steps doubled", "evaluations")
     notes: list[str] = []
     for key, images in sets.items():
         images = images[:n].to(device)
-        if vlb:  # first: it has more to refuse
-            with bar(f"variational bound of {key} images", len(images)) as tick:
-                bound = variational_bound(source, images, steps=vlb_steps, seed=seed, tick=tick)
         with bar(f"likelihood of {key} images", len(images)) as tick:
             result = log_likelihood(source, images, **how, tick=tick)
         mean, stderr = result.mean()
@@ -170,6 +171,8 @@ def nll(
             "images": result.values.tolist(),
         }
         if vlb:
+            with bar(f"variational bound of {key} images", len(images)) as tick:
+                bound = variational_bound(source, images, steps=vlb_steps, seed=seed, tick=tick)
             mean, stderr = bound.mean()
             shown.add_row(f"{key}, bound", str(len(images)), f"{mean:.4f} ± {stderr:.4f}", "", str(bound.nfe))
             parts = {name: float(getattr(bound, name).mean()) for name in ("prior", "diffusion", "decoder")}
