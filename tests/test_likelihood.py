@@ -1,15 +1,18 @@
 """Likelihoods against exact densities; their errors against what they claim; divergence is flagged."""
 
 import math
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from oracle import RETAIN, SDES, TOY, UNEVEN, GaussianNetwork, gaussian_model, scalar, slope
 from torch import nn
 
+from msgm.checkpoint import load
 from msgm.errors import UserError
 from msgm.experiments.mixture import GaussianMixture
-from msgm.likelihood import Likelihood, log_likelihood
+from msgm.likelihood import Likelihood, log_likelihood, variational_bound
 from msgm.networks import MLP
 from msgm.score import ScoreModel
 from msgm.sde import SDE, VESDE, VPSDE
@@ -25,17 +28,19 @@ def pixels(n: int, shape: tuple[int, ...] = (1, 4, 4)) -> torch.Tensor:
     return torch.randint(60, 220, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-@EACH_SDE
-def test_exact_divergence_gives_the_exact_density(sde: SDE) -> None:
-    # What remains is that x_1 is taken to follow the prior: less than the tolerance when the data are centred
-    # and, for VE, sigma_max is far beyond them.
-    sde = VESDE(sigma_max=2000.0) if isinstance(sde, VESDE) else sde
+def centred(sde: SDE) -> tuple[GaussianMixture, SDE]:
+    """Data and process for which x_1 follows the prior, as is assumed: the mean is 0, and VE goes far beyond."""
     centre = (UNEVEN.weights[:, None] * UNEVEN.means).sum(0)
     mixture = GaussianMixture(UNEVEN.weights, UNEVEN.means - centre, UNEVEN.stds)
-    x = points() - centre
-    found = log_likelihood(mixture.as_model(sde), x, probes="exact", steps=60)
-    exact = mixture.log_density(x, sde, scalar(sde.t_min))
-    torch.testing.assert_close(found.nats, exact, rtol=0, atol=1e-3)
+    return mixture, VESDE(sigma_max=2000.0) if isinstance(sde, VESDE) else sde
+
+
+@EACH_SDE
+def test_exact_divergence_gives_the_exact_density(sde: SDE) -> None:
+    mixture, sde = centred(sde)
+    x = mixture.sample(8, torch.Generator().manual_seed(0))
+    found = log_likelihood(mixture.as_model(sde), x, probes="exact", steps=24)
+    torch.testing.assert_close(found.nats, mixture.log_density(x, sde, scalar(sde.t_min)), rtol=0, atol=1e-3)
     assert found.reliable
     assert found.bits_per_dim is None
     assert torch.equal(found.values, found.nats)
@@ -51,27 +56,116 @@ def test_the_toys_table_is_reproduced_by_the_ode() -> None:
         assert math.isclose(error, exact.std().item() / 20, rel_tol=0.05)
 
 
-@pytest.mark.parametrize("name", ["ve", "vp"])
-def test_the_integrator_is_of_fourth_order(name: str) -> None:
-    model, x = UNEVEN.as_model(SDES[name]), points(8)
-
-    def run(steps: int) -> torch.Tensor:
-        return log_likelihood(model, x, probes="exact", steps=steps, check=False).nats
-
-    reference = run(512)
-    errors = [(run(steps) - reference).abs().mean().item() for steps in (24, 48, 96)]
-    assert 3.6 < slope(errors) < 4.5, errors
+GENTLE = VESDE(sigma_min=0.1, sigma_max=5.0)
 
 
-def test_random_probes_are_unbiased_and_their_error_is_honest() -> None:
-    sde, x = VPSDE(), points(12)
-    model = UNEVEN.as_model(sde)
-    exact = log_likelihood(model, x, probes="exact", steps=16, check=False).nats
-    found = log_likelihood(model, x, steps=16, repeats=60, check=False)
-    scores = (found.nats - exact) / found.stderr
-    assert float(scores.abs().max()) < 4
-    assert 0.4 < float(scores.square().mean()) < 2.2
-    assert bool(log_likelihood(model, x, steps=4, check=False).stderr.isnan().all())
+@cache
+def converged() -> torch.Tensor:
+    return log_likelihood(UNEVEN.as_model(GENTLE), points(4), solver="rk4", probes="exact", steps=80, check=False).nats
+
+
+@pytest.mark.parametrize(
+    ("solver", "clock", "order", "steps"),
+    [
+        ("euler", "log", 1, 30),
+        ("heun", "log", 2, 12),
+        ("rk4", "log", 4, 8),
+        ("rk4", "atan", 4, 12),
+        ("rk4", "rho", 4, 8),
+        ("etdrk4", "log", 4, 6),
+        ("etdrk4", "rho", 4, 6),
+    ],
+)
+def test_each_solver_is_of_its_order(solver, clock, order: int, steps: int) -> None:
+    options = {"solver": solver, "clock": clock, "probes": "exact", "check": False}
+    errors = []
+    for n in (steps, 2 * steps, 4 * steps):
+        found = log_likelihood(UNEVEN.as_model(GENTLE), points(4), steps=n, **options)
+        errors.append((found.nats - converged()).abs().mean().item())
+    assert order - 0.5 < slope(errors) < order + 0.6, errors
+
+
+def test_exponential_steps_are_exact_where_the_noise_is_constant() -> None:
+    """One point: eps = (x - mean) / r is the same all along the path, and so is r times its divergence."""
+    model, x = gaussian_model(VESDE(), (2,), std=1e-6), torch.tensor([[0.21, 0.19]], dtype=torch.float64)
+    one, many = (log_likelihood(model, x, probes="exact", steps=n, check=False) for n in (1, 50))
+    torch.testing.assert_close(one.nats, many.nats, rtol=1e-6, atol=1e-4)
+    classical = log_likelihood(model, x, solver="rk4", probes="exact", steps=1, check=False)
+    assert abs(float(classical.nats - many.nats)) > 0.1
+
+
+@EACH_SDE
+def test_dopri5_meets_its_tolerance(sde: SDE) -> None:
+    model, x = UNEVEN.as_model(sde), points(4)
+    reference = log_likelihood(model, x, probes="exact", steps=50, check=False).nats
+    cost, doubled = [], []
+    for tolerance in (1e-3, 1e-5):
+        found = log_likelihood(model, x, solver="dopri5", probes="exact", rtol=tolerance, atol=tolerance)
+        assert bool(((found.nats - reference).abs() < 20 * tolerance * found.dims).all())
+        assert found.reliable
+        assert bool(found.finished.all())
+        cost.append(float(found.nfe.mean()))
+        doubled.append(found.doubling.abs().max().item())
+    assert cost[0] < cost[1]
+    assert doubled[0] > 10 * doubled[1]
+
+
+def test_each_image_has_its_own_steps() -> None:
+    model, x = UNEVEN.as_model(VESDE()), points(7)
+    x[3] = 30.0  # far from any data: more work, for itself alone
+    whole = log_likelihood(model, x, solver="dopri5", probes="exact", check=False)
+    assert len(whole.nfe.unique()) > 1
+    for i in range(len(x)):
+        alone = log_likelihood(model, x[i : i + 1], solver="dopri5", probes="exact", check=False)
+        torch.testing.assert_close(alone.nats, whole.nats[i : i + 1], rtol=0, atol=1e-9)
+        assert alone.nfe.tolist() == whole.nfe[i : i + 1].tolist()
+    parts = log_likelihood(model, x, solver="dopri5", probes="exact", batch=3, check=False)
+    torch.testing.assert_close(parts.nats, whole.nats, rtol=0, atol=1e-9)
+    assert parts.nfe.tolist() == whole.nfe.tolist()
+
+
+def test_finished_images_leave_the_batch() -> None:
+    model, done = gaussian_model(VESDE(), (2,)), []
+    x = torch.tensor([[0.1, 0.2], [200.0, -100.0], [0.5, 0.0]])
+    found = log_likelihood(model, x, solver="dopri5", check=2, tick=done.append)
+    assert isinstance(model.network, GaussianNetwork)
+    again = log_likelihood(model, x[:2], solver="dopri5", check=False, rtol=1e-3 / 32, atol=1e-3 / 32)
+    assert model.network.images == found.nfe.sum() + 2 * again.nfe.sum()
+    assert math.isclose(sum(done), 3)
+
+
+def test_an_image_that_needs_too_much_has_no_value() -> None:
+    model, x = UNEVEN.as_model(VESDE()), points(4)
+    free = log_likelihood(model, x, solver="dopri5", probes="exact", check=False)
+    cap = int(free.nfe.max()) - 1
+    capped = log_likelihood(model, x, solver="dopri5", probes="exact", max_nfe=cap, check=1)
+    assert capped.finished.tolist() == (free.nfe <= cap).tolist()
+    assert bool(capped.nats[capped.finished].isfinite().all())
+    assert bool(capped.nats[~capped.finished].isnan().all())
+    assert float(capped.nfe.max()) <= cap
+    assert not capped.reliable
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in SDES),
+        ("vp", {"probes": "gaussian"}),
+        ("vp", {"probes": "fixed"}),
+        ("vp", {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-4}),
+    ],
+)
+def test_the_density_is_met_within_an_honest_standard_error(name: str, options) -> None:
+    mixture, sde = centred(SDES[name])
+    x, copies = mixture.sample(8, torch.Generator().manual_seed(0)), 50
+    options = {"steps": 20, "repeats": 2, "check": False, "batch": 400} | options
+    found = log_likelihood(mixture.as_model(sde), x.repeat(copies, 1), **options)
+    draws = found.nats.view(copies, len(x))
+    scores = (draws.mean(0) - mixture.log_density(x, sde, scalar(sde.t_min))) / (draws.std(0) / math.sqrt(copies))
+    assert float(scores.abs().max()) < 4, scores
+    stated, seen = found.stderr.square().mean(), draws.var(0).mean()
+    assert 0.7 < float(stated / seen) < 1.4
+    assert bool(log_likelihood(mixture.as_model(sde), x, steps=4, check=False).stderr.isnan().all())
 
 
 def test_images_are_dequantised_and_reported_in_bits_per_dim() -> None:
@@ -116,7 +210,7 @@ def test_doubling_compares_two_grids_on_the_same_points() -> None:
     fine = log_likelihood(model, x, probes="exact", steps=16, check=False)
     full = log_likelihood(model, x, probes="exact", steps=8)
     some = log_likelihood(model, x, probes="exact", steps=8, check=2)
-    assert (coarse.nfe, fine.nfe, full.nfe, some.nfe) == (32, 64, 64, 32)
+    assert [int(run.nfe.unique()) for run in (coarse, fine, full, some)] == [32, 64, 64, 32]
     torch.testing.assert_close(full.nats, fine.nats)
     torch.testing.assert_close(full.doubling, fine.nats - coarse.nats)
     torch.testing.assert_close(some.nats, coarse.nats)
@@ -160,7 +254,9 @@ def test_reliability_weighs_the_mean_change_against_its_own_noise() -> None:
     def result(doubling: list[float], value: float = 3.0, dims: int = 1) -> Likelihood:
         values = torch.full((len(doubling),), value, dtype=torch.float64)
         change = torch.tensor(doubling, dtype=torch.float64)
-        return Likelihood(nats=values, bits_per_dim=values, stderr=values, doubling=change, nfe=1, dims=dims)
+        return Likelihood(
+            nats=values, bits_per_dim=values, stderr=values, doubling=change, nfe=values, finished=values > 0, dims=dims
+        )
 
     assert result([0.02, -0.01, 0.03, 0.0]).reliable
     assert not result([0.08, 0.07, 0.09, 0.08]).reliable
@@ -175,7 +271,7 @@ def test_evaluations_progress_and_mode() -> None:
     network, done = model.network, []
     assert isinstance(network, GaussianNetwork)
     found = log_likelihood(model, torch.zeros(10, 2), steps=3, repeats=2, check=5, batch=4, tick=done.append)
-    assert found.nfe == 12
+    assert found.nfe.tolist() == [12] * 10
     assert network.images == 2 * (10 * 12 + 5 * 24)
     assert math.isclose(sum(done), 10)
     assert model.training
@@ -207,6 +303,46 @@ def test_counts_below_one_are_refused(bad: dict[str, int]) -> None:
         log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), **bad)
 
 
-def test_unknown_probes_are_refused() -> None:
-    with pytest.raises(UserError, match="rademacher"):
-        log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), probes="gauss")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"probes": "gauss"}, "probes 'gauss' is unknown.*rademacher"),
+        ({"solver": "rk45"}, "solver 'rk45' is unknown.*dopri5"),
+        ({"clock": "t"}, "clock 't' is unknown.*log, atan, rho"),
+        ({"solver": "dopri5", "probes": "rademacher"}, "dopri5 takes probes fixed or exact"),
+        ({"solver": "dopri5", "rtol": 0.0}, "positive"),
+        ({"solver": "dopri5", "max_nfe": 6}, "max_nfe"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(bad, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), **bad)
+
+
+def test_a_model_of_diffusers_has_both_likelihoods(tmp_path: Path) -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    DDPMPipeline(network, DDPMScheduler(num_train_timesteps=60, beta_end=0.2)).save_pretrained(tmp_path / "pipeline")
+    network.save_pretrained(tmp_path / "network")
+    images = pixels(3, (1, 8, 8))
+    for name, steps in (("pipeline", 60), ("network", 1000)):
+        model = load(tmp_path / name)
+        found = log_likelihood(model, images, steps=3)
+        assert bool(found.values.isfinite().all())
+        assert bool((found.stderr.isnan() & (found.nfe == 24)).all())
+        bound = variational_bound(model, images, steps=4, batch=2)
+        assert bool((bound.bits_per_dim > 0).all())
+        assert bound.nfe == 5
+        assert model.sde.steps == steps
