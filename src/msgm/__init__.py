@@ -18,6 +18,8 @@ _WHERE = {
     "Heun": "sampling",
     "EulerMaruyama": "sampling",
     "log_likelihood": "likelihood",
+    "inpaint": "editing",
+    "reconstruct": "editing",
     "unlearning_ratio": "evaluation.metrics",
     "Judge": "evaluation.judge",
     "UserError": "errors",
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from . import data, sde
     from .checkpoint import load, save
     from .data import ForgetRequest
+    from .editing import inpaint, reconstruct
     from .errors import UserError
     from .evaluation.judge import Judge
     from .evaluation.metrics import unlearning_ratio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,10 +12,13 @@ from torch import Tensor
 from .data import to_model, to_pixels
 from .data.files import decode
 from .errors import UserError
-from .sampling import EulerMaruyama, Heun, Sampler, Streams, Tick, blank, evaluating
+from .sampling import Heun, PredictorCorrector, Sampler, Streams, Tick, blank, evaluating, fitting
+from .sampling.stochastic import transition
 from .score import ScoreModel
 from .sde import SDE
 
+STEPS = 200
+"""Of the predictor-corrector sampler that inpaints by default; Song et al. take 1,000."""
 MASKS = "upper-half, band, box:x,y,w,h or an image file (white where unknown)"
 
 
@@ -26,7 +30,7 @@ def inpaint(
     resample: int = 1,
     jump: int = 1,
     seed: int = 0,
-    batch: int = 250,
+    batch: int | Literal["auto"] = "auto",
     start: int = 0,
     tick: Tick | None = None,
 ) -> Tensor:
@@ -49,8 +53,9 @@ def inpaint(
 
     Raises `UserError`, before any work, for images or masks that do not fit and for settings below 1.
     """
-    sampler = model if isinstance(model, Sampler) else EulerMaruyama(model)
+    sampler = model if isinstance(model, Sampler) else PredictorCorrector(model, steps=STEPS)
     score, sde = sampler.model, sampler.model.sde
+    batch = fitting(score) if batch == "auto" else batch
     _check(score, images, resample=resample, jump=jump, batch=batch)
     if known.dtype != torch.bool or not _expands(known, images):
         raise UserError(
@@ -89,7 +94,7 @@ def reconstruct(
     perturb: float = 0.02,
     steps: int = 40,
     seed: int = 0,
-    batch: int = 250,
+    batch: int | Literal["auto"] = "auto",
     start: int = 0,
     tick: Tick | None = None,
 ) -> Tensor:
@@ -110,6 +115,7 @@ def reconstruct(
 
     Raises `UserError`, before any work, for images that do not fit and for bad settings.
     """
+    batch = fitting(model) if batch == "auto" else batch
     _check(model, images, batch=batch)
     if not 0 <= perturb <= 1:
         raise UserError(f"perturb must be a time from 0 (none) to 1, got {perturb}")
@@ -176,10 +182,8 @@ def _walk(steps: int, resample: int, jump: int) -> list[int]:
 
 
 def _noised(sde: SDE, x: Tensor, t: Tensor, s: Tensor, streams: Streams) -> Tensor:
-    """x_s given x_t for s > t: N(r x_t, sigma(s)^2 - r^2 sigma(t)^2) with r = alpha(s) / alpha(t)."""
-    ratio = sde.alpha(s) / sde.alpha(t)
-    variance = sde.sigma(s).square() - (ratio * sde.sigma(t)).square()
-    return ratio * x + variance.sqrt() * streams.normal(x)
+    """x_s drawn given x_t, for s > t: a step of the forward process."""
+    return sde.alpha(s) / sde.alpha(t) * x + transition(sde, s, t) * streams.normal(x)
 
 
 def _check(model: ScoreModel, images: Tensor, **counts: int) -> None:
