@@ -55,8 +55,7 @@ def inpaint(
     """
     sampler = model if isinstance(model, Sampler) else PredictorCorrector(model, steps=STEPS)
     score, sde = sampler.model, sampler.model.sde
-    batch = fitting(score) if batch == "auto" else batch
-    _check(score, images, resample=resample, jump=jump, batch=batch)
+    _check(score, images, resample=resample, jump=jump, batch=1 if batch == "auto" else batch)
     if known.dtype != torch.bool or not _expands(known, images):
         raise UserError(
             f"known must be a bool mask that expands to images of shape {tuple(images.shape)}, "
@@ -64,6 +63,7 @@ def inpaint(
         )
     if bool(known.all()):
         raise UserError("every pixel is known; mark those to fill in as unknown (False)")
+    batch = fitting(score) if batch == "auto" else batch
     known, grid = known.to(images.device).expand_as(images), sampler.grid()
     walk = _walk(len(grid), resample, jump)
     out = []
@@ -115,11 +115,11 @@ def reconstruct(
 
     Raises `UserError`, before any work, for images that do not fit and for bad settings.
     """
-    batch = fitting(model) if batch == "auto" else batch
-    _check(model, images, batch=batch)
+    _check(model, images, batch=1 if batch == "auto" else batch)
     if not 0 <= perturb <= 1:
         raise UserError(f"perturb must be a time from 0 (none) to 1, got {perturb}")
     flow, sde = Heun(model, steps=steps), model.sde
+    batch = fitting(model) if batch == "auto" else batch
     grid, t = flow.grid(), torch.tensor(perturb, dtype=torch.float64)
     out = []
     with evaluating(model):

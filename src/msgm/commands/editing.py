@@ -107,7 +107,7 @@ def reconstruct(
     device: str = "cpu",
     overwrite: bool = False,
 ) -> None:
-    """Rebuild images from their own latents, slightly disturbed: before and after as PNGs, comparison.png, results.json.
+    """Rebuild images from their own latents, slightly disturbed: PNGs before and after, comparison.png, results.json.
 
     Args:
         model: a model folder, or demo.
