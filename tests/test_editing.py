@@ -238,7 +238,9 @@ def test_the_way_there_and_back_is_of_third_order(sde: SDE) -> None:
     # One way is of second order; the leading error of Heun's step is cubic, and taken back by the step that undoes it.
     x = RETAIN.sample(64, torch.Generator().manual_seed(0))
     model = RETAIN.as_model(sde)
-    errors = [float((reconstruct(model, x, perturb=0, steps=steps + 1) - x).abs().mean()) for steps in (24, 48, 96)]
+    errors = [
+        float((reconstruct(Heun(model, steps=steps + 1), x, perturb=0) - x).abs().mean()) for steps in (24, 48, 96)
+    ]
     assert errors[-1] < 2e-4
     assert 2.8 < slope(errors) < 3.3, errors
 
@@ -253,33 +255,33 @@ def test_reconstruction_is_the_exact_one_point_by_point(sde: SDE, perturb: float
     eps, scale = Streams(5, range(6)).normal(x), sde.prior_std
     latent = sde.alpha(scalar(perturb)) * latent + scale * sde.sigma(scalar(perturb)) * eps
     exact = sde.alpha(low) * (MEAN + (latent / sde.alpha(high) - MEAN) * ratio[0] / ratio[1])
-    found = reconstruct(gaussian_model(sde, (3,), MEAN, STD), x, perturb=perturb, steps=120, seed=5)
+    found = reconstruct(Heun(gaussian_model(sde, (3,), MEAN, STD), steps=120), x, perturb=perturb, seed=5)
     torch.testing.assert_close(found, exact, rtol=0, atol=2e-3)
 
 
 @EACH_SDE
 def test_undisturbed_pixels_come_back_exactly(sde: SDE) -> None:
     images = pixels(4)
-    x = reconstruct(gaussian_model(sde, (1, 4, 4), MEAN, STD), images, perturb=0, steps=100)
+    x = reconstruct(Heun(gaussian_model(sde, (1, 4, 4), MEAN, STD), steps=100), images, perturb=0)
     assert x.dtype == torch.uint8
     assert torch.equal(x, images)
 
 
 def test_a_reconstruction_does_not_depend_on_its_batch() -> None:
-    model, done = TOY.as_model(VPSDE()), []
+    flow, done = Heun(TOY.as_model(VPSDE()), steps=6), []
     images = TOY.sample(7, torch.Generator().manual_seed(0))
-    whole = reconstruct(model, images, perturb=0.3, steps=6, seed=4)
-    parts = reconstruct(model, images, perturb=0.3, steps=6, seed=4, batch=3, tick=done.append)
+    whole = reconstruct(flow, images, perturb=0.3, seed=4)
+    parts = reconstruct(flow, images, perturb=0.3, seed=4, batch=3, tick=done.append)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-12)
     assert math.isclose(sum(done), 7)
-    rest = msgm.reconstruct(model, images[5:], perturb=0.3, steps=6, seed=4, start=5)
+    rest = msgm.reconstruct(flow, images[5:], perturb=0.3, seed=4, start=5)
     torch.testing.assert_close(rest, whole[5:], rtol=0, atol=1e-12)
-    assert not torch.allclose(reconstruct(model, images, perturb=0.3, steps=6, seed=5), whole)
+    assert not torch.allclose(reconstruct(flow, images, perturb=0.3, seed=5), whole)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"perturb": -0.1}, "perturb"), ({"perturb": 1.1}, "perturb"), ({"steps": 1}, "steps"), ({"batch": 0}, "batch")],
+    [({"perturb": -0.1}, "perturb"), ({"perturb": 1.1}, "perturb"), ({"batch": 0}, "batch")],
 )
 def test_bad_reconstructions_are_refused(change: dict, message: str) -> None:
     model = gaussian_model(VESDE(), (2,))

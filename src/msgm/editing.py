@@ -55,7 +55,8 @@ def inpaint(
     """
     sampler = model if isinstance(model, Sampler) else PredictorCorrector(model, steps=STEPS)
     score, sde = sampler.model, sampler.model.sde
-    _check(score, images, resample=resample, jump=jump, batch=1 if batch == "auto" else batch)
+    check_settings(resample=resample, jump=jump, batch=batch)
+    _check(score, images)
     if known.dtype != torch.bool or not _expands(known, images):
         raise UserError(
             f"known must be a bool mask that expands to images of shape {tuple(images.shape)}, "
@@ -88,11 +89,10 @@ def inpaint(
 
 
 def reconstruct(
-    model: ScoreModel,
+    model: ScoreModel | Heun,
     images: Tensor,
     *,
     perturb: float = 0.02,
-    steps: int = 40,
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     start: int = 0,
@@ -100,9 +100,9 @@ def reconstruct(
 ) -> Tensor:
     """The images that the model rebuilds from their own latents, slightly disturbed.
 
-    The probability-flow ODE (Song et al. 2021, Sec. 4.3) takes an image, read at time t_min without added
-    noise, to its latent z at t = 1 and back, by `Heun` with ``steps`` times each way. In between the latent is
-    noised to the time ``perturb`` of the process, in units of the prior's standard deviation p:
+    The probability-flow ODE (Song et al. 2021, Sec. 4.3) takes an image, read at time t_min without added noise,
+    to its latent z at t = 1 and back, by `Heun` (``model`` is one, or a `ScoreModel`: 40 times each way). In between
+    the latent is noised to the time ``perturb``, in units of p, the prior's standard deviation:
 
         z' = p (alpha(perturb) z/p + sigma(perturb) eps)
 
@@ -115,22 +115,22 @@ def reconstruct(
 
     Raises `UserError`, before any work, for images that do not fit and for bad settings.
     """
-    _check(model, images, batch=1 if batch == "auto" else batch)
-    if not 0 <= perturb <= 1:
-        raise UserError(f"perturb must be a time from 0 (none) to 1, got {perturb}")
-    flow, sde = Heun(model, steps=steps), model.sde
-    batch = fitting(model) if batch == "auto" else batch
+    flow = model if isinstance(model, Heun) else Heun(model, steps=40)
+    score, sde = flow.model, flow.model.sde
+    check_settings(perturb=perturb, batch=batch)
+    _check(score, images)
+    batch = fitting(score) if batch == "auto" else batch
     grid, t = flow.grid(), torch.tensor(perturb, dtype=torch.float64)
     out = []
-    with evaluating(model):
+    with evaluating(score):
         for first in range(0, len(images), batch):
             pixels = images[first : first + batch]
-            x, streams = _clean(model, pixels), Streams(seed, range(start + first, start + first + len(pixels)))
+            x, streams = _clean(score, pixels), Streams(seed, range(start + first, start + first + len(pixels)))
             for way in (grid.flip(0), grid):
                 for here, there in pairwise(way):
                     x = flow.step(x, here, there, streams)
                     if tick is not None:
-                        tick(len(pixels) / (2 * (steps - 1)))
+                        tick(len(pixels) / (2 * (len(grid) - 1)))
                 if way is not grid and perturb > 0:
                     x = sde.prior_std * sde.marginal(x / sde.prior_std, t, streams.normal(x))
             out.append(_as(x, pixels))
@@ -186,7 +186,18 @@ def _noised(sde: SDE, x: Tensor, t: Tensor, s: Tensor, streams: Streams) -> Tens
     return sde.alpha(s) / sde.alpha(t) * x + transition(sde, s, t) * streams.normal(x)
 
 
-def _check(model: ScoreModel, images: Tensor, **counts: int) -> None:
+def check_settings(
+    *, resample: int = 1, jump: int = 1, perturb: float = 0.0, batch: int | Literal["auto"] = "auto"
+) -> None:
+    """Raise `UserError` for settings of `inpaint` or `reconstruct` that mean nothing."""
+    for name, value in {"resample": resample, "jump": jump, "batch": 1 if batch == "auto" else batch}.items():
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    if not 0 <= perturb <= 1:
+        raise UserError(f"perturb must be a time from 0 (none) to 1, got {perturb}")
+
+
+def _check(model: ScoreModel, images: Tensor) -> None:
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise UserError(f"images must be uint8 pixels or floats in model space, got {images.dtype}; convert them")
     if tuple(images.shape[1:]) != model.shape or len(images) == 0:
@@ -194,9 +205,6 @@ def _check(model: ScoreModel, images: Tensor, **counts: int) -> None:
             f"the model edits images of shape {model.shape}, got {len(images)} of {tuple(images.shape[1:])}; "
             "resize them or change their channels to match"
         )
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
 
 
 def _expands(known: Tensor, images: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checkpoint import EMBEDDED, embedded, load, weights_sha256
 from ..data import ForgetRequest, ImageData
-from ..editing import STEPS, read_mask
+from ..editing import STEPS, check_settings, read_mask
 from ..editing import inpaint as fill_in
 from ..editing import reconstruct as rebuild
 from ..errors import UserError
@@ -20,7 +20,7 @@ from ..evaluation.judge import Judge
 from ..evaluation.report import commit, png, save_samples, write_json
 from ..evaluation.restoration import check_judge, comparison, restored
 from ..progress import bar
-from ..sampling import SamplerName, build
+from ..sampling import Heun, SamplerName, build
 from ..score import ScoreModel
 from ..storage import claim, write_bytes
 from .options import clear, hardware, images_of
@@ -78,6 +78,7 @@ def inpaint(
     """
     hardware(threads, device)
     job = _prepare(model, out, overwrite, device, (images, data, data_dir, image_size), forget, judge, n)
+    check_settings(resample=resample, jump=jump)
     known = read_mask(mask, job.model.shape)
     drawer = build(sampler, job.model, steps=steps)
 
@@ -129,8 +130,11 @@ def reconstruct(
     hardware(threads, device)
     job = _prepare(model, out, overwrite, device, (images, data, data_dir, image_size), forget, judge, n)
 
+    check_settings(perturb=perturb)
+    flow = Heun(job.model, steps=steps)
+
     def edit(pixels: Tensor, tick: Callable[[float], None]) -> Tensor:
-        return rebuild(job.model, pixels, perturb=perturb, steps=steps, seed=seed, tick=tick)
+        return rebuild(flow, pixels, perturb=perturb, seed=seed, tick=tick)
 
     settings = {"perturb": perturb, "steps": steps}
     job.run(edit, None, out, {"command": command, "seed": seed, "settings": settings})
