@@ -111,17 +111,17 @@ def test_the_law_of_the_unknown_is_that_of_the_algorithm(sde: SDE, resample: int
 
 
 @pytest.mark.parametrize("name", ["ve", "vp"])
-def test_resampling_brings_the_law_to_the_conditional_one(name: str) -> None:
-    n, sampler = 2000, EulerMaruyama(correlated(SDES[name]), steps=40)
-    images = torch.tensor([[KNOWN, 7.0]], dtype=torch.float64).expand(n, 2)
-    mean, std = CONDITIONAL
-    errors = {}
+def test_resampling_brings_that_law_to_the_conditional_one(name: str) -> None:
+    (mean, std), marginal = CONDITIONAL, float(Correlated.mean[1])
+    sde, steps, found = SDES[name], 100, {}
     for resample in (1, 10):
-        x = inpaint(sampler, images, HALF, resample=resample, batch=n)[:, 1]
-        errors[resample] = abs(float(x.mean()) - mean) / std, abs(float(x.std()) / std - 1)
-    assert errors[1][0] > 0.5  # without it, half way between the marginal mean and the conditional one
-    assert errors[10][0] < 0.15
-    assert errors[10][1] < min(0.1, errors[1][1])
+        walk = [0]
+        for place in range(steps - 1):
+            walk += [place + 1, *([place, place + 1] * (resample - 1))]
+        m, s = exact_law(sde, EulerMaruyama(correlated(sde), steps=steps).grid(), walk)
+        found[resample] = (m - marginal) / (mean - marginal), s / std
+    assert found[1] == pytest.approx((0.63, 1.18), abs=0.015)
+    assert found[10] == pytest.approx((0.96, 0.98), abs=0.02)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
