@@ -170,6 +170,8 @@ def test_known_pixels_are_those_of_the_input_bit_by_bit(sde: SDE, shape: tuple[i
         assert x.dtype == images.dtype
         assert torch.equal(x[where], images[where])
         assert not torch.equal(x[~where], images[~where])
+    unset = torch.where(where, floats, torch.nan)
+    assert torch.equal(inpaint(PredictorCorrector(model, steps=3), unset, known, resample=2), x)
 
 
 def test_an_image_does_not_depend_on_its_batch_and_a_run_can_be_taken_up() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from test_cli import refused
 
 from msgm.cli import main
 from msgm.data import load_data
@@ -23,17 +24,6 @@ def out(tmp_path: Path) -> Path:
 
 def images(folder: Path) -> torch.Tensor:
     return torch.stack([decode(path, path.name, None) for path in sorted(folder.glob("*.png"))])
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line with which a command refuses its input."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in argv])
-    lines = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +136,7 @@ def comparison(groups: Mapping[str, Mapping[str, Tensor]], rows: int = 8) -> Ima
 def _block(name: str, columns: Mapping[str, Tensor]) -> Image:
     from PIL import Image, ImageDraw, ImageFont
 
-    images: Sequence[Tensor] = list(columns.values())
-    rows = torch.stack(images, 1).flatten(0, 1)
+    rows = torch.stack(list(columns.values()), 1).flatten(0, 1)
     width = rows.shape[-1]
     scale, gap = max(1, math.ceil(WIDTH / width)), 2
     picture = grid(rows, columns=len(columns), scale=scale, gap=gap)
