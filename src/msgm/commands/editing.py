@@ -19,11 +19,12 @@ from ..errors import UserError
 from ..evaluation.judge import Judge
 from ..evaluation.report import commit, png, save_samples, write_json
 from ..evaluation.restoration import check_judge, comparison, restored
+from ..evaluation.samples import clear
 from ..progress import bar
 from ..sampling import Heun, SamplerName, build
 from ..score import ScoreModel
 from ..storage import claim, write_bytes
-from .options import clear, hardware, images_of
+from .options import hardware, images_of
 
 SHOWN = 16
 """Images of each set in comparison.png."""
