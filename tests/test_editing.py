@@ -17,7 +17,7 @@ from msgm.errors import UserError
 from msgm.experiments.mixture import time_of_label
 from msgm.sampling import SAMPLERS, EulerMaruyama, Heun, PredictorCorrector, SamplerName, Streams, build
 from msgm.score import ScoreModel
-from msgm.sde import SDE, VESDE, VPSDE
+from msgm.sde import DDPM, SDE, VESDE, VPSDE, SubVPSDE
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 MEAN, STD = 0.2, 0.5
@@ -54,6 +54,13 @@ def correlated(sde: SDE) -> ScoreModel:
 
 KNOWN = 0.9
 """The first coordinate; the second is unknown."""
+GENTLE = {
+    "ve": VESDE(sigma_min=0.2, sigma_max=2.0),
+    "vp": VPSDE(beta_max=3.0),
+    "subvp": SubVPSDE(beta_max=3.0),
+    "ddpm": DDPM(beta_end=0.003),
+}
+"""Processes that six steps take far enough, none of them so large that what was there before is nothing beside it."""
 CONDITIONAL = -0.1 + 0.2 / 0.25 * (KNOWN - 0.2), math.sqrt(0.25 - 0.2**2 / 0.25)
 """Mean and standard deviation of the second given the first."""
 
@@ -99,8 +106,9 @@ def exact_law(sde: SDE, grid: Tensor, walk: list[int]) -> tuple[float, float]:
         (3, 2, [0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 5, 4, 5, 4, 5]),
     ],
 )
-@EACH_SDE
-def test_the_law_of_the_unknown_is_that_of_the_algorithm(sde: SDE, resample: int, jump: int, walk: list[int]) -> None:
+@pytest.mark.parametrize("name", GENTLE)
+def test_the_law_of_the_unknown_is_that_of_the_algorithm(name: str, resample: int, jump: int, walk: list[int]) -> None:
+    sde = GENTLE[name]
     n = 4000
     sampler = EulerMaruyama(correlated(sde), steps=6)
     images = torch.tensor([[KNOWN, 7.0]], dtype=torch.float64).expand(n, 2)
