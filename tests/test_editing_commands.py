@@ -46,7 +46,7 @@ def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys:
     assert found["psnr"] == pytest.approx(float((10 * (255**2 / error).log10()).mean()))
     assert found["accuracy"]["n"] == 4
     assert "unlearning_ratio" not in found
-    first = (out / "all" / "after" / "00001.png").read_bytes()
+    first = after[1].int()
     main([*INPAINT, "-n", "2", "--resample", "2", "--forget", "label == 3", "--out", str(out), "--overwrite"])
     assert not list((out / "all").rglob("*.png"))  # nothing of the earlier run is left
     again = json.loads((out / "results.json").read_text())
@@ -58,8 +58,9 @@ def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys:
     threes = test.labels == 3
     assert torch.equal(images(out / "forget" / "before"), test.images[threes][:2])
     assert torch.equal(images(out / "retain" / "before"), test.images[~threes][:2])
-    # The first two test images are no threes: image k depends on its seed and number, not on what runs beside it.
-    assert (out / "retain" / "after" / "00001.png").read_bytes() == first
+    # The first two test images are no threes: image k depends on its seed and number, and on what runs beside it
+    # only through the rounding of the network's sums.
+    assert int((images(out / "retain" / "after")[1].int() - first).abs().max()) <= 1
 
 
 def test_reconstruct_writes_before_and_after(out: Path) -> None:
