@@ -31,6 +31,7 @@ ROOMS = {
     "training": "runs progress storage sde times score checkpoint forgetting data",
     "sampling": "sde score",
     "likelihood": "sde score sampling",
+    "editing": "sde score data sampling",
     "evaluation": "progress storage score networks checkpoint data sampling likelihood",
 }
 LIBRARY = " ".join(ROOMS)

@@ -29,6 +29,8 @@ _WHERE = {
     "AnnealedLangevin": "sampling",
     "log_likelihood": "likelihood",
     "variational_bound": "likelihood",
+    "inpaint": "editing",
+    "reconstruct": "editing",
     "unlearning_ratio": "evaluation.metrics",
     "Judge": "evaluation.judge",
     "UserError": "errors",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from . import data, sde
     from .checkpoint import load, save
     from .data import ForgetRequest
+    from .editing import inpaint, reconstruct
     from .errors import UserError
     from .evaluation.judge import Judge
     from .evaluation.metrics import unlearning_ratio

@@ -18,6 +18,8 @@ COMMANDS = {
     "unlearn": "fine-tune a copy of a trained model so that it forgets what a rule selects",
     "sample": "draw images from a model into PNG files and a grid",
     "nll": "exact likelihoods of the retained and the forgotten test images",
+    "inpaint": "fill in the unknown pixels of images, and measure what with",
+    "reconstruct": "rebuild images from their own latents, and measure how well",
     "evaluate": "unlearning ratio, junk, likelihoods: one table, results.json and a report",
     "methods": "the unlearning methods there are, and what each asks",
 }
