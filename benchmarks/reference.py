@@ -1,15 +1,14 @@
 """The field's reference settings, written from what the papers state, to be measured against.
 
 Song et al., *Score-based generative modeling through stochastic differential equations*, ICLR 2021: likelihood by a
-black-box ODE solver (Sec. 4.3, App. D.2), predictor-corrector sampling (App. G), training with Adam and an average of the
-weights (App. H). Nothing here is clever on purpose.
+black-box ODE solver (Sec. 4.3, App. D.2), predictor-corrector sampling (App. G), training with Adam and an average of
+the weights (App. H). Nothing here is clever on purpose.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -58,10 +57,8 @@ def log_likelihood(model: ScoreModel, x: Tensor, generator: torch.Generator) -> 
         solution = solve_ivp(slope, (sde.t_min, 1.0), start, method="RK45", rtol=1e-5, atol=1e-5)
     end = torch.from_numpy(solution.y[:size, -1]).reshape(x.shape).flatten(1)
     change = torch.from_numpy(solution.y[size:, -1])
-    prior = -0.5 * (end / sde.prior_std).square().sum(1) - end.shape[1] * math.log(
-        math.sqrt(2 * math.pi) * sde.prior_std
-    )
-    return prior + change, int(solution.nfev)
+    scale = end.shape[1] * math.log(math.sqrt(2 * math.pi) * sde.prior_std)
+    return change - 0.5 * (end / sde.prior_std).square().sum(1) - scale, int(solution.nfev)
 
 
 def evaluations(model: ScoreModel, steps: int = 1000) -> int:
@@ -69,14 +66,7 @@ def evaluations(model: ScoreModel, steps: int = 1000) -> int:
     return 2 * steps if isinstance(model.sde, VESDE) else steps
 
 
-def sample(
-    model: ScoreModel,
-    n: int,
-    generator: torch.Generator,
-    *,
-    steps: int = 1000,
-    tick: Callable[[float], None] | None = None,
-) -> Tensor:
+def sample(model: ScoreModel, n: int, generator: torch.Generator, *, steps: int = 1000) -> Tensor:
     """n images by the settings that were published for the process: (n, *shape) in model space.
 
     VE: predictor-corrector, one Langevin step (snr 0.16) and one of reverse diffusion at each of 1,000 noise levels.
@@ -104,8 +94,6 @@ def sample(
                 drift, diffusion = expand(sde.drift(t), x), expand(sde.diffusion(t), x)
                 mean = x - width * (drift * x - diffusion.square() * model.score(x, t))
                 x = mean + width.sqrt() * diffusion * normal()
-            if tick is not None:
-                tick(n / steps)
     return mean
 
 

@@ -22,7 +22,7 @@ from msgm.sampling import Heun, evaluating
 from msgm.score import ScoreModel
 from msgm.sde import VESDE
 
-SIZE, WIDTH, BATCH, STEPS = 28, 24, 32, 12
+SIZE, WIDTH, BATCH = 28, 24, 32
 
 
 def model(size: int = SIZE, width: int = WIDTH) -> ScoreModel:
@@ -73,8 +73,8 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     report = Report(
         name="scaling",
-        claim=f"Milliseconds, one thing varied from {SIZE}x{SIZE} images, {WIDTH} channels, batches of {BATCH}; `power` is p "
-        "where the time grows as size^p.",
+        claim=f"Milliseconds, one thing varied from {SIZE}x{SIZE} images, {WIDTH} channels, batches of {BATCH}; "
+        "`power` is p where the time grows as size^p.",
         options=options,
     )
     ms: dict[str, Callable[[Any], tuple[ScoreModel, int]]] = {

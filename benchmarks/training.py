@@ -1,7 +1,7 @@
 """A training step against the bare forward and backward of its network, and against a plain loop.
 
-All three take steps in turn, on the same batch sizes. Ours are those of `msgm.train` and `msgm.unlearn` as they are, timed
-from one step's loss to the next one's: drawing the batch, noising it, clipping, AdamW, average and log are all in it.
+All three take steps in turn, on the same batch sizes. Ours are those of `msgm.train` and `msgm.unlearn` as they are,
+timed from one step's loss to the next one's: drawing the batch, noising it, clipping, AdamW, average and log are in it.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     report = Report(
         name="training",
-        claim=f"`ratio`: how many times longer a plain loop's step takes than ours (target: {PLAIN} or more); `over_bare`: our "
-        f"step against the bare forward and backward of its network (target: {BARE} or less). Both of unlearning with a "
-        "forget term on every step, at the largest batch; the tables have the rest.",
+        claim=f"`ratio`: how many times longer a plain loop's step takes than ours (target: {PLAIN} or more); "
+        f"`over_bare`: our step against the bare forward and backward of its network (target: {BARE} or less). Both of "
+        "unlearning with a forget term on every step, at the largest batch; the table has the rest.",
         options=options,
         notes=[
             "bare: zero_grad, forward, mean of squares, backward of the network alone on a batch that lies ready.",
             "plain loop: looped Adam and average, independent times, retain and forget images in a forward each.",
-            "redirect also asks for the exact denoiser of all retained images, a matrix product whose cost is no part of the "
-            "network's; it is shown apart.",
+            "redirect also asks for the exact denoiser of all retained images, a matrix product whose cost is no part "
+            "of the network's; it is shown apart.",
         ],
     )
     model = load(options.model)

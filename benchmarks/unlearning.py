@@ -1,8 +1,8 @@
 """Seconds until a model has forgotten: from the same model, for each recipe, until UR is at most 1 %.
 
 While a recipe trains, the average of its weights, which is what would be shipped, is sampled every few steps with few
-evaluations and judged. That is not counted as time. UR falls as well when a model answers with noise: the second time is
-until junk is rare, too.
+evaluations and judged. That is not counted as time. UR falls as well when a model answers with noise: the second time
+is until junk is rare, too.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     report = Report(
         name="unlearning",
-        claim=f"Seconds of unlearning until at most {UR:.0%} of {options.n} samples are in the forget classes. `ratio`: those of "
-        f"the fastest other recipe over those of {DEFAULT}, the default, both with at most {JUNK:.0%} junk.",
+        claim=f"Seconds until at most {UR:.0%} of {options.n} samples are in the forget classes. `ratio`: "
+        f"those of the fastest other recipe over those of {DEFAULT}, the default, both with at most {JUNK:.0%} junk.",
         options=options,
     )
     model = load(options.model)
@@ -83,11 +83,11 @@ def run(given: Sequence[str] | None = None) -> Path:
     times = {row["recipe"]: row["seconds_both"] for row in rows}
     others = [t for name, t in times.items() if name != DEFAULT and t is not None]
     mine = times.get(DEFAULT)
-    report.facts = {"ratio": min(others) / mine if others and mine else None, "seconds": mine}
+    report.facts = {"ratio": min(others) / mine if others and mine else None, "seconds_of_the_default": mine}
     report.notes = [
         f"A dash: not within {options.steps} steps.",
         "A time is that of the first look at which the samples pass; looks come every "
-        f"{options.every} steps and their {options.n} samples are a draw: the last columns are fresh samples of the end.",
+        f"{options.every} steps, and their {options.n} samples are a draw: the last columns are of fresh samples.",
         "Fréchet distance: judge's features of the fresh samples to the retained test images.",
     ]
     return report.write()
