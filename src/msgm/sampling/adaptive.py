@@ -6,7 +6,7 @@ it. Here each image has its own error, step and end, and leaves the batch when i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,9 +37,13 @@ def attempt(slope: Slope, u: Tensor, y: Tensor, h: Tensor, first: Tensor) -> tup
     """
     stages, width = [first], expand(h.to(y), y)
     for node, weights in zip(_NODES, _STAGES, strict=True):
-        ahead = y + width * sum(w * k for w, k in zip(weights, stages, strict=True))
+        ahead = y + width * _sum(weights, stages)
         stages.append(slope(u + node * h, ahead))
-    return ahead, width * sum(w * k for w, k in zip(_ERROR, stages, strict=True)), stages[-1]
+    return ahead, width * _sum(_ERROR, stages), stages[-1]
+
+
+def _sum(weights: Sequence[float], stages: Sequence[Tensor]) -> Tensor:
+    return torch.stack([w * k for w, k in zip(weights, stages, strict=True) if w]).sum(0)
 
 
 def integrate(

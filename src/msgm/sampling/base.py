@@ -56,7 +56,7 @@ def fitting(model: ScoreModel, memory: float | None = None) -> int:
         if isinstance(returned, Tensor):
             seen += returned.numel() * returned.element_size()
 
-    hooks = [part.register_forward_hook(count) for part in model.modules()]
+    hooks = [part.register_forward_hook(count) for part in model.modules() if not any(part.children())]
     try:
         with evaluating(model):
             model.noise(blank(model, 1).zero_(), torch.ones(()))
