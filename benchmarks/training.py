@@ -41,9 +41,9 @@ def run(given: Sequence[str] | None = None) -> Path:
     options = arguments(
         __doc__ or "",
         given,
-        batches=((64,), (16, 64), "images a step, and as many to forget"),
+        batches=((64,), (8, 16, 64), "images a step, and as many to forget"),
         steps=(4, 10, "steps of each in a round"),
-        rounds=(3, 9, "rounds"),
+        rounds=(3, 7, "rounds"),
     )
     report = Report(
         name="training",
