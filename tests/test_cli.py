@@ -457,7 +457,7 @@ def test_nll_of_both_sets(unlearned: Path, tmp_path: Path, capsys: pytest.Captur
     found = json.loads(file.read_text())
     assert found["rule"] == RULE
     for key in ("retain", "forget"):
-        assert f"{key}: {found[key]['bits_per_dim']:.4f}" in shown
+        assert f"{found[key]['bits_per_dim']:.4f} ±" in shown
         assert len(found[key]["images"]) == 2
         assert found[key]["bits_per_dim"] == pytest.approx(sum(found[key]["images"]) / 2)
         assert isinstance(found[key]["reliable"], bool)
@@ -466,6 +466,24 @@ def test_nll_of_both_sets(unlearned: Path, tmp_path: Path, capsys: pytest.Captur
 def test_nll_of_one_image_has_no_error_to_report(model: str, tmp_path: Path) -> None:
     main(["nll", model, "-n", "1", "--steps", "2", "--out", str(tmp_path / "nll.json"), *QUICK])
     assert json.loads((tmp_path / "nll.json").read_text())["all"]["stderr"] is None
+
+
+def test_nll_of_other_solvers_and_the_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file = tmp_path / "ddpm", tmp_path / "nll.json"
+    main(["train", "--out", str(folder), "--network", "small-28", "--sde", "ddpm", *TINY])
+    options = ["--solver", "dopri5", "--rtol", "10", "--atol", "10", "--max-nfe", "13", "--vlb", "--vlb-steps", "3"]
+    main(["nll", str(folder), "-n", "2", *options, "--out", str(file), *QUICK])
+    found = json.loads(file.read_text())
+    assert (found["solver"], found["rtol"], found["max_nfe"]) == ("dopri5", 10, 13)
+    assert found["all"]["nfe"] == 13
+    assert found["all"]["unfinished"] == 2  # tolerances are divided by 32
+    assert found["all"]["images"] == [None, None]
+    assert found["all"]["bound"]["bits_per_dim"] > 0
+    shown = capsys.readouterr().out
+    assert "all, bound" in shown
+    assert "2 did not end within --max-nfe" in shown
+    for wrong, expected in ((["--vlb-steps", "1000"], "1 to 999"), (["--probes", "gaussian"], "fixed or exact")):
+        assert expected in refused(capsys, "nll", folder, *options, *wrong, "-n", "1")
 
 
 def test_evaluate_writes_results_and_report(model: str, unlearned: Path, judge: str, out: Path) -> None:

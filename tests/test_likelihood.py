@@ -1,15 +1,17 @@
 """Likelihoods against exact densities; their errors against what they claim; divergence is flagged."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from oracle import RETAIN, SDES, TOY, UNEVEN, GaussianNetwork, gaussian_model, scalar, slope
 from torch import nn
 
+from msgm.checkpoint import load
 from msgm.errors import UserError
 from msgm.experiments.mixture import GaussianMixture
-from msgm.likelihood import Likelihood, log_likelihood
+from msgm.likelihood import Likelihood, log_likelihood, variational_bound
 from msgm.networks import MLP
 from msgm.score import ScoreModel
 from msgm.sde import SDE, VESDE, VPSDE
@@ -51,23 +53,97 @@ def test_the_toys_table_is_reproduced_by_the_ode() -> None:
         assert math.isclose(error, exact.std().item() / 20, rel_tol=0.05)
 
 
-@pytest.mark.parametrize("name", ["ve", "vp"])
-def test_the_integrator_is_of_fourth_order(name: str) -> None:
-    model, x = UNEVEN.as_model(SDES[name]), points(8)
+@pytest.mark.parametrize(
+    ("solver", "order", "steps"),
+    [("euler", 1, (100, 200, 400)), ("heun", 2, (60, 120, 240)), ("rk4", 4, (24, 48, 96)), ("etdrk4", 4, (12, 24, 48))],
+)
+@pytest.mark.parametrize("clock", ["log", "atan", "rho"])
+def test_each_solver_is_of_its_order_on_each_clock(solver, order: int, steps: tuple[int, ...], clock) -> None:
+    model, x = UNEVEN.as_model(VESDE()), points(8)
+    reference = log_likelihood(model, x, probes="exact", steps=400, check=False).nats
 
-    def run(steps: int) -> torch.Tensor:
-        return log_likelihood(model, x, probes="exact", steps=steps, check=False).nats
+    def error(steps: int) -> float:
+        found = log_likelihood(model, x, solver=solver, clock=clock, probes="exact", steps=steps, check=False)
+        return (found.nats - reference).abs().mean().item()
 
-    reference = run(512)
-    errors = [(run(steps) - reference).abs().mean().item() for steps in (24, 48, 96)]
-    assert 3.6 < slope(errors) < 4.5, errors
+    errors = [error(2 * n if clock == "rho" else n) for n in steps]
+    assert order - 0.4 < slope(errors) < order + 0.5, errors
 
 
-def test_random_probes_are_unbiased_and_their_error_is_honest() -> None:
-    sde, x = VPSDE(), points(12)
+@EACH_SDE
+def test_dopri5_meets_its_tolerance(sde: SDE) -> None:
+    model, x = UNEVEN.as_model(sde), points(8)
+    reference = log_likelihood(model, x, probes="exact", steps=300, check=False).nats
+    cost, doubled = [], []
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        found = log_likelihood(model, x, solver="dopri5", probes="exact", rtol=tolerance, atol=tolerance, check=4)
+        assert bool(((found.nats - reference).abs() < 20 * tolerance * found.dims).all())
+        assert found.reliable
+        assert bool(found.finished.all())
+        cost.append(float(found.nfe.mean()))
+        doubled.append(found.doubling.abs().max().item())
+    assert cost[0] < cost[1] < cost[2]
+    assert doubled[0] > doubled[1] > doubled[2]
+
+
+def test_dopri5_is_of_fifth_order() -> None:
+    """The error falls like cost^-5: tolerances divided by 32 about double the evaluations."""
+    model, x = UNEVEN.as_model(VESDE()), points(8)
+
+    def run(tolerance: float) -> float:
+        options = {"rtol": tolerance, "atol": tolerance, "check": False}
+        return float(log_likelihood(model, x, solver="dopri5", probes="exact", **options).nfe.mean())
+
+    assert 1.7 < run(1e-8 / 32) / run(1e-8) < 2.2
+
+
+def test_each_image_has_its_own_steps() -> None:
+    model, x = UNEVEN.as_model(VESDE()), points(7)
+    x[3] = 30.0  # far from any data: more work, for itself alone
+    whole = log_likelihood(model, x, solver="dopri5", probes="exact")
+    assert len(whole.nfe.unique()) > 1
+    for i in range(len(x)):
+        alone = log_likelihood(model, x[i : i + 1], solver="dopri5", probes="exact")
+        torch.testing.assert_close(alone.nats, whole.nats[i : i + 1], rtol=0, atol=1e-9)
+        assert alone.nfe.tolist() == whole.nfe[i : i + 1].tolist()
+    parts = log_likelihood(model, x, solver="dopri5", probes="exact", batch=3)
+    torch.testing.assert_close(parts.nats, whole.nats, rtol=0, atol=1e-9)
+    assert parts.nfe.tolist() == whole.nfe.tolist()
+
+
+def test_finished_images_leave_the_batch() -> None:
+    model, done = gaussian_model(VESDE(), (2,)), []
+    x = torch.tensor([[0.1, 0.2], [200.0, -100.0], [0.5, 0.0]])
+    found = log_likelihood(model, x, solver="dopri5", check=2, tick=done.append)
+    assert isinstance(model.network, GaussianNetwork)
+    again = log_likelihood(model, x[:2], solver="dopri5", check=False, rtol=1e-3 / 32, atol=1e-3 / 32)
+    assert model.network.images == found.nfe.sum() + 2 * again.nfe.sum()
+    assert math.isclose(sum(done), 3)
+
+
+def test_an_image_that_needs_too_much_has_no_value() -> None:
+    model, x = UNEVEN.as_model(VESDE()), points(4)
+    free = log_likelihood(model, x, solver="dopri5", probes="exact", check=False)
+    cap = int(free.nfe.max()) - 1
+    capped = log_likelihood(model, x, solver="dopri5", probes="exact", max_nfe=cap, check=1)
+    assert capped.finished.tolist() == (free.nfe <= cap).tolist()
+    assert bool(capped.nats[capped.finished].isfinite().all())
+    assert bool(capped.nats[~capped.finished].isnan().all())
+    assert float(capped.nfe.max()) <= cap
+    assert not capped.reliable
+
+
+@EACH_SDE
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"probes": "gaussian"}, {"probes": "fixed"}, {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-4}],
+    ids=["rademacher", "gaussian", "fixed", "dopri5"],
+)
+def test_random_probes_are_unbiased_and_their_error_is_honest(sde: SDE, options) -> None:
+    x = points(12)
     model = UNEVEN.as_model(sde)
-    exact = log_likelihood(model, x, probes="exact", steps=16, check=False).nats
-    found = log_likelihood(model, x, steps=16, repeats=60, check=False)
+    exact = log_likelihood(model, x, probes="exact", steps=12, check=False).nats
+    found = log_likelihood(model, x, **{"steps": 12, "repeats": 40, "check": False} | options)
     scores = (found.nats - exact) / found.stderr
     assert float(scores.abs().max()) < 4
     assert 0.4 < float(scores.square().mean()) < 2.2
@@ -160,7 +236,9 @@ def test_reliability_weighs_the_mean_change_against_its_own_noise() -> None:
     def result(doubling: list[float], value: float = 3.0, dims: int = 1) -> Likelihood:
         values = torch.full((len(doubling),), value, dtype=torch.float64)
         change = torch.tensor(doubling, dtype=torch.float64)
-        return Likelihood(nats=values, bits_per_dim=values, stderr=values, doubling=change, nfe=values, finished=values > 0, dims=dims)
+        return Likelihood(
+            nats=values, bits_per_dim=values, stderr=values, doubling=change, nfe=values, finished=values > 0, dims=dims
+        )
 
     assert result([0.02, -0.01, 0.03, 0.0]).reliable
     assert not result([0.08, 0.07, 0.09, 0.08]).reliable
@@ -207,6 +285,46 @@ def test_counts_below_one_are_refused(bad: dict[str, int]) -> None:
         log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), **bad)
 
 
-def test_unknown_probes_are_refused() -> None:
-    with pytest.raises(UserError, match="rademacher"):
-        log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), probes="gauss")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"probes": "gauss"}, "probes 'gauss' is unknown.*rademacher"),
+        ({"solver": "rk45"}, "solver 'rk45' is unknown.*dopri5"),
+        ({"clock": "t"}, "clock 't' is unknown.*log, atan, rho"),
+        ({"solver": "dopri5", "probes": "rademacher"}, "dopri5 takes probes fixed or exact"),
+        ({"solver": "dopri5", "rtol": 0.0}, "positive"),
+        ({"solver": "dopri5", "max_nfe": 6}, "max_nfe"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(bad, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        log_likelihood(gaussian_model(VESDE(), (2,)), torch.zeros(1, 2), **bad)
+
+
+def test_a_model_of_diffusers_has_both_likelihoods(tmp_path: Path) -> None:
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    DDPMPipeline(network, DDPMScheduler(num_train_timesteps=60, beta_end=0.2)).save_pretrained(tmp_path / "pipeline")
+    network.save_pretrained(tmp_path / "network")
+    images = pixels(3, (1, 8, 8))
+    for name, steps in (("pipeline", 60), ("network", 1000)):
+        model = load(tmp_path / name)
+        found = log_likelihood(model, images, steps=3)
+        assert bool(found.values.isfinite().all())
+        assert bool((found.stderr.isnan() & (found.nfe == 24)).all())
+        bound = variational_bound(model, images, steps=4, batch=2)
+        assert bool((bound.bits_per_dim > 0).all())
+        assert bound.nfe == 5
+        assert model.sde.steps == steps

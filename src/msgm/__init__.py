@@ -28,6 +28,7 @@ _WHERE = {
     "Langevin": "sampling",
     "AnnealedLangevin": "sampling",
     "log_likelihood": "likelihood",
+    "variational_bound": "likelihood",
     "unlearning_ratio": "evaluation.metrics",
     "Judge": "evaluation.judge",
     "UserError": "errors",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from .evaluation.judge import Judge
     from .evaluation.metrics import unlearning_ratio
     from .forgetting import methods
-    from .likelihood import log_likelihood
+    from .likelihood import log_likelihood, variational_bound
     from .sampling import (
         DDIM,
         RK45,

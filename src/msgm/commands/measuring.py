@@ -17,7 +17,7 @@ from ..evaluation.report import Results, commit, save_samples, write_html, write
 from ..evaluation.report import grid as sheet
 from ..evaluation.samples import clear, draw
 from ..forgetting.methods import DEFAULT, METHODS
-from ..likelihood import log_likelihood
+from ..likelihood import Clock, Probes, Solver, log_likelihood, variational_bound
 from ..progress import bar
 from ..sampling import Grid, SamplerName, build
 from ..storage import claim
@@ -89,8 +89,16 @@ def nll(
     data_dir: str | None = None,
     image_size: int | None = None,
     n: int = 100,
+    solver: Solver = "rk4",
+    clock: Clock = "log",
+    probes: Probes | None = None,
     steps: int = 12,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    max_nfe: int = 1000,
     repeats: int = 1,
+    vlb: bool = False,
+    vlb_steps: int | None = None,
     seed: int = 0,
     threads: int | None = None,
     device: str = "cpu",
@@ -107,12 +115,23 @@ def nll(
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         n: images of each set.
-        steps: Runge-Kutta steps; all images are measured again with twice as many, and that is reported.
+        solver: rk4, heun or euler in equal steps; dopri5 in each image's own.
+        clock: what equal steps are equal in: log r, atan r or r^(1/7) (rho), r = sigma/alpha.
+        probes: rademacher (default) or gaussian, new at every evaluation; fixed (dopri5's default); exact.
+        steps: of rk4, heun or euler; all images are measured again with twice as many, and that is reported.
+        rtol: dopri5's relative tolerance; all images are measured again with 1/32 of both, and that is reported.
+        atol: dopri5's absolute tolerance.
+        max_nfe: evaluations that dopri5 may take for an image; one that needs more has no value.
         repeats: draws of probes and dequantisation to average.
-        seed: of both.
+        vlb: DDPM's variational bound as well, with two draws of its noise.
+        vlb_steps: steps of the chain to take for it, at random; by default all.
+        seed: of all that is random.
         threads: CPU threads.
         device: cpu or cuda.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     hardware(threads, device)
     if out is not None and out.exists():
         raise UserError(f"{out} already exists; name another file")
@@ -128,30 +147,36 @@ def nll(
         for key, images in sets.items():
             if not len(images):
                 raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
-    found: dict[str, Any] = {
-        "model": model,
-        "rule": rule,
-        "steps": 2 * steps,
-        "repeats": repeats,
-        "seed": seed,
-    }
+    how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "repeats": repeats, "seed": seed}
+    how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe} if solver == "dopri5" else {"steps": steps}
+    found: dict[str, Any] = {"model": model, "rule": rule, **how}
+    shown = Table("", "images", "bits/dim", "steps doubled", "evaluations", "")
     for key, images in sets.items():
-        with bar(f"likelihood of {key} images", len(images[:n])) as tick:
-            result = log_likelihood(source, images[:n].to(device), steps=steps, repeats=repeats, seed=seed, tick=tick)
+        images = images[:n].to(device)
+        if vlb:  # first: it has more to refuse
+            with bar(f"variational bound of {key} images", len(images)) as tick:
+                bound = variational_bound(source, images, steps=vlb_steps, seed=seed, tick=tick)
+        with bar(f"likelihood of {key} images", len(images)) as tick:
+            result = log_likelihood(source, images, **how, tick=tick)
         mean, stderr = result.mean()
-        change = float(result.doubling.mean())
-        print(
-            f"{key:>7}: {mean:.4f} ± {stderr:.4f} bits/dim, {len(images[:n])} images; "
-            f"doubling the steps changes it by {change:+.4f}{'' if result.reliable else '  NOT RELIABLE: more --steps'}"
-        )
+        change, nfe, lost = float(result.doubling.mean()), float(result.nfe.mean()), int((~result.finished).sum())
+        note = f"{lost} did not end within --max-nfe" if lost else "" if result.reliable else "NOT RELIABLE: refine"
+        shown.add_row(key, str(len(images)), f"{mean:.4f} ± {stderr:.4f}", f"{change:+.4f}", f"{nfe:.0f}", note)
         found[key] = {
             "bits_per_dim": mean,
             "stderr": stderr,
             "doubling": change,
             "reliable": result.reliable,
-            "nfe": result.nfe,
-            "images": [float(v) for v in result.values],
+            "nfe": nfe,
+            "unfinished": lost,
+            "images": result.values.tolist(),
         }
+        if vlb:
+            mean, stderr = bound.mean()
+            shown.add_row(f"{key}, bound", str(len(images)), f"{mean:.4f} ± {stderr:.4f}", "", str(bound.nfe), "")
+            parts = {name: float(getattr(bound, name).mean()) for name in ("prior", "diffusion", "decoder")}
+            found[key]["bound"] = {"bits_per_dim": mean, "stderr": stderr, **parts, "nfe": bound.nfe}
+    Console().print(shown)
     if out is not None:
         write_json(out, found)
 

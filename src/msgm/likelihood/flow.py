@@ -71,6 +71,11 @@ class Flow:
             slope = expand(rate.to(y), y) * self.model.noise(expand(sde.alpha(t).to(y), y) * y, t)
             return slope.detach(), _trace(slope, y, probe)
 
+    def grid(self, steps: int) -> Tensor:
+        """The ratios r at the ends of equal steps, float64 (steps + 1,)."""
+        share = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        return self.clock.ratio(self.start + (self.end - self.start) * share)
+
     def enter(self, x: Tensor) -> Tensor:
         """y of images x at t_min."""
         return x / math.exp(self.log_alphas[0])

@@ -20,16 +20,16 @@ from ..sampling import Streams, Tick, blank, evaluating
 from ..score import ScoreModel
 from .flow import Clock, Flow, Probes, drawer
 from .result import Likelihood
-from .solvers import FIXED, adapt, march
+from .solvers import FIXED, adapt, march, march_exponential
 
-Solver = Literal["rk4", "heun", "euler", "dopri5"]
+Solver = Literal["etdrk4", "rk4", "heun", "euler", "dopri5"]
 
 
 def log_likelihood(
     model: ScoreModel,
     images: Tensor,
     *,
-    solver: Solver = "rk4",
+    solver: Solver = "etdrk4",
     clock: Clock = "log",
     probes: Probes | None = None,
     steps: int = 12,
@@ -48,9 +48,10 @@ def log_likelihood(
     bits/dim as ``-log p(x) / (d ln 2) + 7``; or floats (B, *shape) in model space, reported in nats. They
     are read at time t_min, without added noise; x_1 is taken to follow N(0, prior_std^2).
 
-    ``solver``: ``rk4``, ``heun`` or ``euler`` in ``steps`` equal steps of the ``clock``, at 4, 2 or 1 evaluations; or
-    ``dopri5``, whose steps each image chooses for itself by ``rtol`` and ``atol`` (see `adapt`), up to ``max_nfe``
-    evaluations. An image that needs more has value nan and ``finished`` false.
+    ``solver``: ``etdrk4`` (see `march_exponential`), ``rk4``, ``heun`` or ``euler`` in ``steps`` equal steps of the
+    ``clock``, at 4, 4, 2 and 1 evaluations each; or ``dopri5``, whose steps each image chooses for itself by ``rtol``
+    and ``atol`` (see `adapt`), up to ``max_nfe`` evaluations. An image that needs more has value nan and ``finished``
+    false.
 
     ``probes`` of the trace: ``rademacher``, drawn anew at every evaluation (default), ``gaussian`` likewise; ``fixed``,
     one for the path (dopri5's default: to its step control fresh noise would look like error); or ``exact``, d backward
@@ -114,7 +115,7 @@ def log_likelihood(
 
 
 def dequantise(pixels: Tensor, streams: Streams) -> Tensor:
-    """Points of model space that pixels (B, *) of 0 ... 255 stand for: ``(pixels + u) / 128 - 1``, u uniform in [0, 1)."""
+    """Points of model space for pixels (B, *) of 0 ... 255: ``(pixels + u) / 128 - 1``, u uniform in [0, 1)."""
     return (pixels + streams.uniform(pixels)) / 128 - 1
 
 
@@ -156,7 +157,9 @@ class _Path:
             if (given := getattr(self, name)) not in get_args(kinds):
                 raise UserError(f"{name} {given!r} is unknown; choose one of {', '.join(get_args(kinds))}")
         if self.solver == "dopri5" and self.probes not in ("fixed", "exact"):
-            raise UserError(f"dopri5 takes probes fixed or exact, got {self.probes}: it would take fresh noise for error")
+            raise UserError(
+                f"dopri5 takes probes fixed or exact, got {self.probes}: it would take fresh noise for error"
+            )
         if self.steps < 1 or self.max_nfe < 7:
             raise UserError(f"steps must be at least 1 and max_nfe 7, got {self.steps} and {self.max_nfe}")
         if not (self.rtol > 0 and self.atol > 0):
@@ -177,24 +180,28 @@ class _Path:
         self, model: ScoreModel, x: Tensor, streams: Streams, tick: Callable[[float], None]
     ) -> tuple[Tensor, Tensor | float, Tensor | bool]:
         """log p(x) at t_min in nats, float64 (B,), nan where unfinished; evaluations, and whether it finished."""
-        flow, draw = Flow(model, self.clock), drawer(self.probes, streams, x)
-        y = flow.enter(x)
-        if self.solver != "dopri5":
-            method = FIXED[self.solver]
-            y, change = march(lambda tau, y: flow(tau, y, draw()), y, flow.start, flow.end, method, self.steps, tick)
-            return flow.log_density(y, change), self.steps * len(method.nodes), True
-        probe = draw()
-        y, change, nfe, finished = adapt(
-            lambda tau, y, rows: flow(tau, y, None if probe is None else probe[rows]),
-            y,
-            flow.start,
-            flow.end,
-            rtol=self.rtol,
-            atol=self.atol,
-            max_nfe=self.max_nfe,
-            tick=tick,
-        )
-        return flow.log_density(y, change).where(finished, torch.nan), nfe.double(), finished
+        flow = Flow(model, "log" if self.solver == "etdrk4" else self.clock)
+        y, draw = flow.enter(x), drawer(self.probes, streams, x)
+        if self.solver == "dopri5":
+            probe = draw()
+            y, change, nfe, finished = adapt(
+                lambda tau, y, rows: flow(tau, y, None if probe is None else probe[rows]),
+                y,
+                flow.start,
+                flow.end,
+                rtol=self.rtol,
+                atol=self.atol,
+                max_nfe=self.max_nfe,
+                tick=tick,
+            )
+            return flow.log_density(y, change).where(finished, torch.nan), nfe.double(), finished
+        grid = Flow(model, self.clock).grid(self.steps)
+        if self.solver == "etdrk4":
+            y, change = march_exponential(lambda u, y: flow(u, y, draw()), y, grid.log(), tick)
+            return flow.log_density(y, change), 4 * self.steps, True
+        method = FIXED[self.solver]
+        y, change = march(lambda tau, y: flow(tau, y, draw()), y, flow.clock.tau(grid), method, tick)
+        return flow.log_density(y, change), len(method.nodes) * self.steps, True
 
 
 def _scaled(tick: Tick | None, scale: float) -> Callable[[float], None]:
