@@ -19,7 +19,8 @@ from msgm.sde import SDE, VESDE
 
 ROOT = Path(__file__).parents[1]
 TINY = {
-    "nll": "--images 2 --truth-steps 4 --truth-repeats 2 --reference-repeats 2 --steps 2 --fine 3 --tolerances .1 --rounds 1",
+    "nll": "--images 2 --truth-steps 4 --truth-repeats 2 --reference-repeats 2 --steps 1 --fine 2 --tolerances .1 "
+    "--rounds 1",
     "sampling": "--n 40 --rounds 2 --reference-steps 2 --nfe 5 --other-nfe 5 --blocks 1",
     "training": "--batches 4 --steps 2 --rounds 1",
     "unlearning": "--steps 3 --batch 4 --every 2 --n 8 --nfe 3 --confirm 8",
