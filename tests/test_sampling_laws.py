@@ -5,7 +5,8 @@ On a Gaussian a step is affine in the image and in the noise it draws, so that t
 ``(A prior_std)^2 + sum_k c_k^2`` of what is sampled: no sampling error hides the sampler's own.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import lru_cache, partial
 from itertools import pairwise
 
 import pytest
@@ -20,13 +21,13 @@ from msgm.sampling import (
     Ancestral,
     AnnealedLangevin,
     Corrector,
-    Heun,
     Langevin,
     PredictorCorrector,
     Sampler,
     SamplerName,
     Streams,
     build,
+    evaluating,
 )
 from msgm.sampling.adaptive import attempt, integrate
 from msgm.sde import SDE, VESDE
@@ -54,11 +55,18 @@ def law(sampler: Sampler) -> tuple[float, float]:
     grid, noise = sampler.grid(), Impulses()
     x = torch.zeros(2 * len(grid) + 2, 1, dtype=torch.float64)
     x[1] = 1
-    for t, s in pairwise(grid):
-        x = sampler.step(x, t, s, noise)
-    x = sampler.model.denoise(x, grid[-1])[:, 0]
+    with evaluating(sampler.model):
+        for t, s in pairwise(grid):
+            x = sampler.step(x, t, s, noise)
+        x = sampler.model.denoise(x, grid[-1])[:, 0]
     effect = x[1:] - x[0]
     return float(x[0]), float(((effect[0] * sampler.model.sde.prior_std) ** 2 + effect[1:].square().sum()).sqrt())
+
+
+def extrapolated(make: Callable[..., Sampler]) -> tuple[float, float, float]:
+    """Mean and standard deviation without their first order in the step, and the latter of the finer run alone."""
+    (mean, std), (finer_mean, finer_std) = (law(make(steps=k + 1)) for k in (100, 200))
+    return 2 * finer_mean - mean, 2 * finer_std - std, finer_std
 
 
 def wanted(sde: SDE) -> float:
@@ -74,39 +82,37 @@ def exact_flow(sde: SDE, x: Tensor) -> Tensor:
     return MEAN + (y - MEAN) * STD**2 / (STD**2 + end**2)
 
 
-# Steps that bring each within 1 % of the exact standard deviation.
-STEPS: dict[SamplerName, int] = {
-    "heun": 60,
-    "dpm++": 60,
-    "ddim": 400,
-    "euler": 600,
-    "rk45": 2,
-    "dpm++-sde": 100,
-    "ancestral": 500,
-    "ddpm": 1000,
-    "reverse-diffusion": 500,
-    "euler-maruyama": 500,
-}
+SECOND: tuple[SamplerName, ...] = ("heun", "dpm++", "dpm++-sde")
+FIRST: tuple[SamplerName, ...] = ("ddim", "euler", "ancestral", "ddpm", "reverse-diffusion", "euler-maruyama")
 
 
 @EACH_SDE
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", [*SECOND, "rk45"])
 def test_moments_of_a_gaussian(name: SamplerName, sde: SDE) -> None:
-    mean, std = law(build(name, gaussian_model(sde, (1,), MEAN, STD), steps=STEPS[name]))
+    mean, std = law(build(name, gaussian_model(sde, (1,), MEAN, STD), steps=2 if name == "rk45" else 100))
     assert abs(mean - MEAN) < 0.01 * STD
     assert abs(std / wanted(sde) - 1) < 0.01
 
 
+@EACH_SDE
+@pytest.mark.parametrize("name", FIRST)
+def test_moments_of_a_gaussian_but_for_the_first_order_in_the_step(name: SamplerName, sde: SDE) -> None:
+    mean, std, finest = extrapolated(partial(build, name, gaussian_model(sde, (1,), MEAN, STD), grid="uniform"))
+    assert abs(mean - MEAN) < 0.01 * STD
+    assert abs(std / wanted(sde) - 1) < 0.01
+    assert abs(finest / wanted(sde) - 1) < 0.15
+
+
 def test_no_sampler_is_left_out() -> None:
-    assert {*STEPS, "pc"} == set(SAMPLERS)
+    assert {*FIRST, *SECOND, "rk45", "pc"} == set(SAMPLERS)
 
 
 @EACH_SDE
 def test_moments_of_the_predictor_corrector(sde: SDE) -> None:
     model = gaussian_model(sde, (1,), MEAN, STD)
-    mean, std = law(PredictorCorrector(model, steps=500, corrector=AnnealedLangevin()))
+    mean, std, _ = extrapolated(partial(PredictorCorrector, model, corrector=AnnealedLangevin()))
     assert abs(mean - MEAN) < 0.01 * STD
-    # Each move widens by 1 / (1 - h / 2v), at most by snr^2 in the variance where sigma^2 = v.
+    # Each move widens by 1 / (1 - h / 2v), at most by snr^2 in the variance.
     assert abs(std / wanted(sde) - 1) < 0.01 + 0.16**2 / 2
 
 
@@ -121,18 +127,20 @@ def test_samplers_of_the_ode_follow_the_exact_flow_point_by_point(name: SamplerN
 # ----------------------------------------------------------------------------------------------------------- orders
 
 
+@lru_cache
+def reference(sde: str) -> Tensor:
+    return RK45(TOY.as_model(SDES[sde]), tolerance=1e-8).sample(8, seed=1, batch=8)
+
+
 @pytest.mark.parametrize("sde", ["ve", "vp", "subvp"])
 @pytest.mark.parametrize(
     ("name", "order"), [("euler", 1), ("ddim", 1), ("heun", 2), ("dpm++", 2)], ids=["euler", "ddim", "heun", "dpm++"]
 )
 def test_orders_of_the_ode_samplers(name: SamplerName, order: int, sde: str) -> None:
-    model = TOY.as_model(SDES[sde])
-    # Many steps of one method are no reference for another; tolerance 1e-9 is.
-    reference = RK45(model, tolerance=1e-9).sample(16, seed=1)
-    errors = []
-    for steps in (100, 200, 400):
-        x = build(name, model, steps=steps + 1, grid="log-snr").sample(16, seed=1)
-        errors.append((x - reference).abs().mean().item())
+    model, errors = TOY.as_model(SDES[sde]), []
+    for steps in (50, 100, 200):
+        x = build(name, model, steps=steps + 1, grid="log-snr").sample(8, seed=1, batch=8)
+        errors.append((x - reference(sde)).abs().mean().item())
     assert abs(slope(errors) - order) < 0.25, errors
 
 
@@ -140,9 +148,12 @@ def test_orders_of_the_ode_samplers(name: SamplerName, order: int, sde: str) -> 
 @pytest.mark.parametrize("name", ["euler-maruyama", "reverse-diffusion", "ancestral"])
 def test_the_law_of_the_sde_samplers_is_of_first_order(name: SamplerName, sde: str) -> None:
     model = gaussian_model(SDES[sde], (1,), MEAN, STD)
-    laws = [law(build(name, model, steps=steps + 1))[1] for steps in (100, 200, 400, 800)]
+    laws = [law(build(name, model, steps=steps + 1))[1] for steps in (50, 100, 200, 400)]
+    # On a Gaussian with VE the first-order term of Euler-Maruyama's variance is proportional to
+    # int_0^inf (2 w / (v + w) - 1) / (v + w)^2 dw with w = sigma^2 and v = STD^2, which is zero.
+    order = 2 if (name, sde) == ("euler-maruyama", "ve") else 1
     # The limit is unknown only by the prior's error: differences of halved steps fall as the error does.
-    assert abs(slope([abs(a - b) for a, b in pairwise(laws)]) - 1) < 0.25, laws
+    assert abs(slope([abs(a - b) for a, b in pairwise(laws)]) - order) < 0.25, laws
 
 
 def test_dormand_and_princes_step_is_of_fifth_order_and_its_error_estimate_of_fourth() -> None:
@@ -165,35 +176,28 @@ def test_dormand_and_princes_step_is_of_fifth_order_and_its_error_estimate_of_fo
 
 def test_the_error_of_rk45_follows_its_tolerance() -> None:
     model = TOY.as_model(VESDE())
-    reference = RK45(model, tolerance=1e-11).sample(16, seed=1)
     errors, used = [], []
-    for tolerance in (1e-3, 1e-5, 1e-7):
+    for tolerance in (1e-2, 1e-4, 1e-6):
         sampler = RK45(model, tolerance=tolerance)
-        errors.append((sampler.sample(16, seed=1) - reference).abs().max().item())
+        errors.append((sampler.sample(8, seed=1, batch=8) - reference("ve")).abs().max().item())
         used.append(sampler.nfe)
-    for tolerance, error in zip((1e-3, 1e-5, 1e-7), errors, strict=True):
+    for tolerance, error in zip((1e-2, 1e-4, 1e-6), errors, strict=True):
         assert error < 100 * tolerance, errors
     assert errors[0] > 10 * errors[1] > 100 * errors[2]
     assert used == sorted(used)
 
 
 def test_images_of_rk45_take_their_own_steps() -> None:
-    # The second decays a thousand times faster, and needs the more steps; the first must not.
-    rates = torch.tensor([1.0, 1000.0], dtype=torch.float64)
+    # The second number of each image is its rate, which stays: 1 and 1000. The fast one takes more steps, alone.
+    def decay(u: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([-y[:, 1] * y[:, 0], torch.zeros(len(y), dtype=y.dtype)], dim=1)
 
-    def decay(indices: list[int]):
-        pace = {len(chosen): rates[list(chosen)] for chosen in ((0,), (0, 1))}
-
-        def f(u: Tensor, y: Tensor) -> Tensor:
-            # Images that are done leave the batch: the fast one, as it needs longer, is the one that stays.
-            return -(pace[2] if len(y) == 2 else (rates[1:] if len(indices) == 2 else pace[1]))[:, None] * y
-
-        return integrate(f, torch.ones(len(indices), 1, dtype=torch.float64), 0.0, 1.0, tolerance=1e-6, most=10**5)
-
-    (alone, cost), (both, costs) = decay([0]), decay([0, 1])
+    start = torch.tensor([[1.0, 1.0], [1.0, 1000.0]], dtype=torch.float64)
+    alone, cost = integrate(decay, start[:1], 0.0, 1.0, tolerance=1e-6, most=10**5)
+    both, costs = integrate(decay, start, 0.0, 1.0, tolerance=1e-6, most=10**5)
     assert torch.equal(alone[0], both[0])
     assert int(cost[0]) == int(costs[0]) < int(costs[1]) / 5
-    torch.testing.assert_close(both, (-rates).exp()[:, None], rtol=0, atol=1e-5)
+    torch.testing.assert_close(both[:, 0], (-start[:, 1]).exp(), rtol=0, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------- coincidences
@@ -250,7 +254,7 @@ def test_annealed_langevin_leaves_the_exact_law_to_second_order_in_the_step(sde:
         mean, h = float(sde.alpha(t)) * MEAN, 2 * (0.16 * float(sde.sigma(t))) ** 2
         noise, x = Impulses(), torch.full((5, 1), mean, dtype=torch.float64)
         x[1] += variance**0.5
-        moved = AnnealedLangevin()(model, x, t, noise)[:, 0]
+        moved = AnnealedLangevin()(model, x, t, noise)[:, 0].detach()
         assert float(moved[0]) == pytest.approx(mean, abs=1e-12)
         # (1 - h/v)^2 v + 2 h = v + h^2 / v.
         assert float((moved[1:] - moved[0]).square().sum()) == pytest.approx(variance + h**2 / variance, rel=1e-9)
@@ -260,20 +264,20 @@ def test_annealed_langevin_leaves_the_exact_law_to_second_order_in_the_step(sde:
     ("corrector", "growth"),
     [
         (partial(Langevin, snr=0.16), (1 + 2 / 64) / (1 - 0.16**2)),
-        (partial(Langevin, snr=0.08), (1 + 2 / 64) / (1 - 0.08**2)),
         (partial(AnnealedLangevin, snr=0.3), 1 / (1 - 0.3**2 * 0.8)),
     ],
-    ids=["langevin", "small langevin", "annealed"],
+    ids=["langevin", "annealed"],
 )
 def test_correctors_at_rest(corrector: type[Corrector], growth: float) -> None:
     # sigma = 1 beside data of variance 1/4, or sigma = 0.5 for the Langevin that goes by the score's norm.
-    sde, n = VESDE(), 500
+    sde, n = VESDE(), 1000
     t = sde.time(scalar(1.0 if growth > 1.06 else 0.5).log())
     model = gaussian_model(sde, (1, 8, 8), MEAN, STD)
     variance = STD**2 + float(sde.sigma(t)) ** 2
     streams = Streams(3, range(n))
     x = MEAN + variance**0.5 * streams.normal(torch.empty(n, 1, 8, 8, dtype=torch.float64))
-    x = corrector(repeats=120)(model, x, t, streams)
+    with evaluating(model):
+        x = corrector(repeats=60)(model, x, t, streams)
     error = (2 / x.numel()) ** 0.5
     assert abs(float(x.mean()) - MEAN) < 4 * (variance / x.numel()) ** 0.5
     assert abs(float(x.var()) / variance / growth - 1) < 4 * error + 0.005
@@ -283,17 +287,14 @@ def test_a_vanishing_score_does_not_throw_an_image_away() -> None:
     model = gaussian_model(VESDE(), (1, 4, 4), factor=0.0)
     x = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
     t = scalar(0.5)
-    moved = Langevin()(model, x, t, Streams(0, range(2)))
+    moved = Langevin()(model, x, t, Streams(0, range(2))).detach()
     assert float(moved.abs().max()) < 5 * 2 * 0.16 * float((1 + model.sde.sigma(t).square()).sqrt())
 
 
 def test_a_corrector_moves_towards_the_law() -> None:
-    sde = VESDE()
+    sde, n = VESDE(), 10
     model, t = gaussian_model(sde, (1, 8, 8), MEAN, STD), sde.time(scalar(0.5).log())
-    far = torch.full((50, 1, 8, 8), 3.0, dtype=torch.float64)
-    moved = Langevin(repeats=200)(model, far, t, Streams(0, range(50)))
-    assert abs(float(moved.mean()) - MEAN) < 0.1
-
-
-def test_heun_is_the_default_of_no_name() -> None:
-    assert type(build("heun", gaussian_model(VESDE(), (1,)))) is Heun
+    with evaluating(model):
+        moved = Langevin(repeats=200)(model, torch.ones(n, 1, 8, 8, dtype=torch.float64), t, Streams(0, range(n)))
+    # Four standard errors of the mean of n * 64 numbers of variance 1/2.
+    assert abs(float(moved.mean()) - MEAN) < 4 * (0.5 / (n * 64)) ** 0.5
