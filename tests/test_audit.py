@@ -214,7 +214,8 @@ def test_an_unreliable_likelihood_is_not_reported(skies: ImageData, monkeypatch:
             bits_per_dim=values,
             stderr=values * math.nan,
             doubling=torch.full((2,), 0.0 if good else 3.0, dtype=torch.float64),
-            nfe=8,
+            nfe=torch.full_like(values, 8),
+            finished=values > 0,
             dims=64,
         )
 

@@ -510,7 +510,7 @@ def test_nll_of_other_solvers_and_the_bound(tmp_path: Path, capsys: pytest.Captu
     assert found["all"]["bound"]["bits_per_dim"] > 0
     shown = capsys.readouterr().out
     assert "all, bound" in shown
-    assert "2 did not end within --max-nfe" in shown
+    assert "2 images did not end within --max-nfe" in shown
     for wrong, expected in ((["--vlb-steps", "1000"], "1 to 999"), (["--probes", "gaussian"], "fixed or exact")):
         assert expected in refused(capsys, "nll", folder, *options, *wrong, "-n", "1")
 

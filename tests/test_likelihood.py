@@ -1,6 +1,7 @@
 """Likelihoods against exact densities; their errors against what they claim; divergence is flagged."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,19 @@ def pixels(n: int, shape: tuple[int, ...] = (1, 4, 4)) -> torch.Tensor:
     return torch.randint(60, 220, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-@EACH_SDE
-def test_exact_divergence_gives_the_exact_density(sde: SDE) -> None:
-    # What remains is that x_1 is taken to follow the prior: less than the tolerance when the data are centred
-    # and, for VE, sigma_max is far beyond them.
-    sde = VESDE(sigma_max=2000.0) if isinstance(sde, VESDE) else sde
+def centred(sde: SDE) -> tuple[GaussianMixture, SDE]:
+    """Data and process for which x_1 follows the prior, as is assumed: the mean is 0, and VE goes far beyond."""
     centre = (UNEVEN.weights[:, None] * UNEVEN.means).sum(0)
     mixture = GaussianMixture(UNEVEN.weights, UNEVEN.means - centre, UNEVEN.stds)
-    x = points() - centre
-    found = log_likelihood(mixture.as_model(sde), x, probes="exact", steps=60)
-    exact = mixture.log_density(x, sde, scalar(sde.t_min))
-    torch.testing.assert_close(found.nats, exact, rtol=0, atol=1e-3)
+    return mixture, VESDE(sigma_max=2000.0) if isinstance(sde, VESDE) else sde
+
+
+@EACH_SDE
+def test_exact_divergence_gives_the_exact_density(sde: SDE) -> None:
+    mixture, sde = centred(sde)
+    x = mixture.sample(8, torch.Generator().manual_seed(0))
+    found = log_likelihood(mixture.as_model(sde), x, probes="exact", steps=24)
+    torch.testing.assert_close(found.nats, mixture.log_density(x, sde, scalar(sde.t_min)), rtol=0, atol=1e-3)
     assert found.reliable
     assert found.bits_per_dim is None
     assert torch.equal(found.values, found.nats)
@@ -53,60 +56,70 @@ def test_the_toys_table_is_reproduced_by_the_ode() -> None:
         assert math.isclose(error, exact.std().item() / 20, rel_tol=0.05)
 
 
+GENTLE = VESDE(sigma_min=0.1, sigma_max=5.0)
+
+
+@cache
+def converged() -> torch.Tensor:
+    return log_likelihood(UNEVEN.as_model(GENTLE), points(4), solver="rk4", probes="exact", steps=80, check=False).nats
+
+
 @pytest.mark.parametrize(
-    ("solver", "order", "steps"),
-    [("euler", 1, (100, 200, 400)), ("heun", 2, (60, 120, 240)), ("rk4", 4, (24, 48, 96)), ("etdrk4", 4, (12, 24, 48))],
+    ("solver", "clock", "order", "steps"),
+    [
+        ("euler", "log", 1, 30),
+        ("heun", "log", 2, 12),
+        ("rk4", "log", 4, 8),
+        ("rk4", "atan", 4, 12),
+        ("rk4", "rho", 4, 8),
+        ("etdrk4", "log", 4, 6),
+        ("etdrk4", "rho", 4, 6),
+    ],
 )
-@pytest.mark.parametrize("clock", ["log", "atan", "rho"])
-def test_each_solver_is_of_its_order_on_each_clock(solver, order: int, steps: tuple[int, ...], clock) -> None:
-    model, x = UNEVEN.as_model(VESDE()), points(8)
-    reference = log_likelihood(model, x, probes="exact", steps=400, check=False).nats
+def test_each_solver_is_of_its_order(solver, clock, order: int, steps: int) -> None:
+    options = {"solver": solver, "clock": clock, "probes": "exact", "check": False}
+    errors = []
+    for n in (steps, 2 * steps, 4 * steps):
+        found = log_likelihood(UNEVEN.as_model(GENTLE), points(4), steps=n, **options)
+        errors.append((found.nats - converged()).abs().mean().item())
+    assert order - 0.5 < slope(errors) < order + 0.6, errors
 
-    def error(steps: int) -> float:
-        found = log_likelihood(model, x, solver=solver, clock=clock, probes="exact", steps=steps, check=False)
-        return (found.nats - reference).abs().mean().item()
 
-    errors = [error(2 * n if clock == "rho" else n) for n in steps]
-    assert order - 0.4 < slope(errors) < order + 0.5, errors
+def test_exponential_steps_are_exact_where_the_noise_is_constant() -> None:
+    """One point: eps = (x - mean) / r is the same all along the path, and so is r times its divergence."""
+    model, x = gaussian_model(VESDE(), (2,), std=1e-6), torch.tensor([[0.21, 0.19]], dtype=torch.float64)
+    one, many = (log_likelihood(model, x, probes="exact", steps=n, check=False) for n in (1, 50))
+    torch.testing.assert_close(one.nats, many.nats, rtol=1e-6, atol=1e-4)
+    classical = log_likelihood(model, x, solver="rk4", probes="exact", steps=1, check=False)
+    assert abs(float(classical.nats - many.nats)) > 0.1
 
 
 @EACH_SDE
 def test_dopri5_meets_its_tolerance(sde: SDE) -> None:
-    model, x = UNEVEN.as_model(sde), points(8)
-    reference = log_likelihood(model, x, probes="exact", steps=300, check=False).nats
+    model, x = UNEVEN.as_model(sde), points(4)
+    reference = log_likelihood(model, x, probes="exact", steps=50, check=False).nats
     cost, doubled = [], []
-    for tolerance in (1e-3, 1e-5, 1e-7):
-        found = log_likelihood(model, x, solver="dopri5", probes="exact", rtol=tolerance, atol=tolerance, check=4)
+    for tolerance in (1e-3, 1e-5):
+        found = log_likelihood(model, x, solver="dopri5", probes="exact", rtol=tolerance, atol=tolerance)
         assert bool(((found.nats - reference).abs() < 20 * tolerance * found.dims).all())
         assert found.reliable
         assert bool(found.finished.all())
         cost.append(float(found.nfe.mean()))
         doubled.append(found.doubling.abs().max().item())
-    assert cost[0] < cost[1] < cost[2]
-    assert doubled[0] > doubled[1] > doubled[2]
-
-
-def test_dopri5_is_of_fifth_order() -> None:
-    """The error falls like cost^-5: tolerances divided by 32 about double the evaluations."""
-    model, x = UNEVEN.as_model(VESDE()), points(8)
-
-    def run(tolerance: float) -> float:
-        options = {"rtol": tolerance, "atol": tolerance, "check": False}
-        return float(log_likelihood(model, x, solver="dopri5", probes="exact", **options).nfe.mean())
-
-    assert 1.7 < run(1e-8 / 32) / run(1e-8) < 2.2
+    assert cost[0] < cost[1]
+    assert doubled[0] > 10 * doubled[1]
 
 
 def test_each_image_has_its_own_steps() -> None:
     model, x = UNEVEN.as_model(VESDE()), points(7)
     x[3] = 30.0  # far from any data: more work, for itself alone
-    whole = log_likelihood(model, x, solver="dopri5", probes="exact")
+    whole = log_likelihood(model, x, solver="dopri5", probes="exact", check=False)
     assert len(whole.nfe.unique()) > 1
     for i in range(len(x)):
-        alone = log_likelihood(model, x[i : i + 1], solver="dopri5", probes="exact")
+        alone = log_likelihood(model, x[i : i + 1], solver="dopri5", probes="exact", check=False)
         torch.testing.assert_close(alone.nats, whole.nats[i : i + 1], rtol=0, atol=1e-9)
         assert alone.nfe.tolist() == whole.nfe[i : i + 1].tolist()
-    parts = log_likelihood(model, x, solver="dopri5", probes="exact", batch=3)
+    parts = log_likelihood(model, x, solver="dopri5", probes="exact", batch=3, check=False)
     torch.testing.assert_close(parts.nats, whole.nats, rtol=0, atol=1e-9)
     assert parts.nfe.tolist() == whole.nfe.tolist()
 
@@ -133,21 +146,26 @@ def test_an_image_that_needs_too_much_has_no_value() -> None:
     assert not capped.reliable
 
 
-@EACH_SDE
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"probes": "gaussian"}, {"probes": "fixed"}, {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-4}],
-    ids=["rademacher", "gaussian", "fixed", "dopri5"],
+    ("name", "options"),
+    [
+        *((name, {}) for name in SDES),
+        ("vp", {"probes": "gaussian"}),
+        ("vp", {"probes": "fixed"}),
+        ("vp", {"solver": "dopri5", "rtol": 1e-4, "atol": 1e-4}),
+    ],
 )
-def test_random_probes_are_unbiased_and_their_error_is_honest(sde: SDE, options) -> None:
-    x = points(12)
-    model = UNEVEN.as_model(sde)
-    exact = log_likelihood(model, x, probes="exact", steps=12, check=False).nats
-    found = log_likelihood(model, x, **{"steps": 12, "repeats": 40, "check": False} | options)
-    scores = (found.nats - exact) / found.stderr
-    assert float(scores.abs().max()) < 4
-    assert 0.4 < float(scores.square().mean()) < 2.2
-    assert bool(log_likelihood(model, x, steps=4, check=False).stderr.isnan().all())
+def test_the_density_is_met_within_an_honest_standard_error(name: str, options) -> None:
+    mixture, sde = centred(SDES[name])
+    x, copies = mixture.sample(8, torch.Generator().manual_seed(0)), 50
+    options = {"steps": 20, "repeats": 2, "check": False, "batch": 400} | options
+    found = log_likelihood(mixture.as_model(sde), x.repeat(copies, 1), **options)
+    draws = found.nats.view(copies, len(x))
+    scores = (draws.mean(0) - mixture.log_density(x, sde, scalar(sde.t_min))) / (draws.std(0) / math.sqrt(copies))
+    assert float(scores.abs().max()) < 4, scores
+    stated, seen = found.stderr.square().mean(), draws.var(0).mean()
+    assert 0.7 < float(stated / seen) < 1.4
+    assert bool(log_likelihood(mixture.as_model(sde), x, steps=4, check=False).stderr.isnan().all())
 
 
 def test_images_are_dequantised_and_reported_in_bits_per_dim() -> None:

@@ -76,19 +76,8 @@ def variational_bound(
     Raises `UserError`, before any work, for a model that is not DDPM, images that are not uint8 pixels of its shape,
     and bad settings.
     """
-    sde = model.sde
-    if not isinstance(sde, DDPM):
-        raise UserError(f"the variational bound is that of discrete DDPM, this model's process is {type(sde).__name__}")
-    validate(model, images)
-    if images.is_floating_point():
-        raise UserError("the variational bound is that of uint8 pixels, got floats; dequantised points have a density")
-    if variance not in get_args(Variance):
-        raise UserError(f"variance {variance!r} is unknown; choose one of {', '.join(get_args(Variance))}")
+    sde = check_bound(model, images, variance=variance, steps=steps, repeats=repeats, batch=batch)
     count = sde.steps - 1 if steps is None else steps
-    if not 1 <= count < sde.steps or min(repeats, batch) < 1:
-        raise UserError(
-            f"steps must be 1 to {sde.steps - 1}, repeats and batch at least 1; got {steps}, {repeats} and {batch}"
-        )
     table = sde.log_alpha(torch.arange(sde.steps, dtype=torch.float64) / (sde.steps - 1))
     terms = _Terms(model, table, variance, clip)
     unit = math.prod(model.shape) * math.log(2)
@@ -121,6 +110,31 @@ def variational_bound(
         stderr=whole.std(0) / math.sqrt(repeats) if repeats > 1 else torch.full_like(prior, torch.nan),
         nfe=count + 1,
     )
+
+
+def check_bound(
+    model: ScoreModel,
+    images: Tensor,
+    *,
+    variance: Variance = "small",
+    steps: int | None = None,
+    repeats: int = 2,
+    batch: int = 100,
+) -> DDPM:
+    """What `variational_bound` would refuse is refused here; else the model's process."""
+    sde = model.sde
+    if not isinstance(sde, DDPM):
+        raise UserError(f"the variational bound is that of discrete DDPM, this model's process is {type(sde).__name__}")
+    validate(model, images)
+    if images.is_floating_point():
+        raise UserError("the variational bound is that of uint8 pixels, got floats; dequantised points have a density")
+    if variance not in get_args(Variance):
+        raise UserError(f"variance {variance!r} is unknown; choose one of {', '.join(get_args(Variance))}")
+    if (steps is not None and not 1 <= steps < sde.steps) or min(repeats, batch) < 1:
+        raise UserError(
+            f"steps must be 1 to {sde.steps - 1}, repeats and batch at least 1; got {steps}, {repeats} and {batch}"
+        )
+    return sde
 
 
 class _Terms:

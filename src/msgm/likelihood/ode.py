@@ -32,7 +32,7 @@ def log_likelihood(
     solver: Solver = "etdrk4",
     clock: Clock = "log",
     probes: Probes | None = None,
-    steps: int = 12,
+    steps: int = 6,
     rtol: float = 1e-3,
     atol: float = 1e-3,
     max_nfe: int = 1000,
@@ -64,18 +64,19 @@ def log_likelihood(
 
     Raises `UserError`, before any work, for images that are not of the model's shape and for bad settings.
     """
-    path = _Path(
+    path = check_settings(
+        model,
+        images,
         solver=solver,
         clock=clock,
-        probes=probes or ("fixed" if solver == "dopri5" else "rademacher"),
+        probes=probes,
         steps=steps,
         rtol=rtol,
         atol=atol,
         max_nfe=max_nfe,
+        repeats=repeats,
+        batch=batch,
     )
-    validate(model, images)
-    if min(repeats, batch) < 1:
-        raise UserError(f"repeats and batch must be at least 1, got {repeats} and {batch}")
     size, dims, quantised = len(images), math.prod(model.shape), not images.is_floating_point()
     checked = size if check is True else max(0, min(check, size))
     coarse, fine = _Runs(repeats, size), _Runs(repeats, checked)
@@ -114,6 +115,35 @@ def log_likelihood(
     )
 
 
+def check_settings(
+    model: ScoreModel,
+    images: Tensor,
+    *,
+    solver: Solver,
+    clock: Clock,
+    probes: Probes | None,
+    steps: int,
+    rtol: float,
+    atol: float,
+    max_nfe: int,
+    repeats: int,
+    batch: int = 100,
+) -> Path:
+    """What `log_likelihood` would refuse is refused here; else the way it would go."""
+    validate(model, images)
+    if min(repeats, batch) < 1:
+        raise UserError(f"repeats and batch must be at least 1, got {repeats} and {batch}")
+    return Path(
+        solver=solver,
+        clock=clock,
+        probes=probes or ("fixed" if solver == "dopri5" else "rademacher"),
+        steps=steps,
+        rtol=rtol,
+        atol=atol,
+        max_nfe=max_nfe,
+    )
+
+
 def dequantise(pixels: Tensor, streams: Streams) -> Tensor:
     """Points of model space for pixels (B, *) of 0 ... 255: ``(pixels + u) / 128 - 1``, u uniform in [0, 1)."""
     return (pixels + streams.uniform(pixels)) / 128 - 1
@@ -141,7 +171,7 @@ class _Runs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Path:
+class Path:
     """How the flow is followed: the settings of `log_likelihood` by the same names."""
 
     solver: Solver
@@ -170,7 +200,7 @@ class _Path:
         """Names the probes: one kept for a path is the same in the run that checks it."""
         return "probe" if self.probes == "fixed" else self.steps
 
-    def doubled(self) -> _Path:
+    def doubled(self) -> Path:
         """The same in half as long steps; the error of a fifth-order step falls 32-fold then."""
         if self.solver == "dopri5":
             return replace(self, rtol=self.rtol / 32, atol=self.atol / 32)

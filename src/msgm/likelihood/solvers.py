@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -124,7 +123,7 @@ def adapt(
     while len(rows := rows[(tau[rows] < end) & (nfe[rows] + 6 <= max_nfe)]):
         h, here, before = torch.minimum(step[rows], end - tau[rows]), y[rows], change[rows]
         first = [(slope[rows], rate[rows])]
-        slopes = _stages(partial(f, rows=rows), tau[rows], here, h, DOPRI5, first)
+        slopes = _stages(lambda tau, y, rows=rows: f(tau, y, rows), tau[rows], here, h, DOPRI5, first)  # type: ignore[misc]
         nfe[rows] += 6
         there = here + _combine(slopes, DOPRI5.weights, h, 0)
         after = before + _combine(slopes, DOPRI5.weights, h, 1)
