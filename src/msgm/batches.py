@@ -16,7 +16,7 @@ def mix(seed: int, step: int) -> int:
 
 
 def draw(data: Tensor, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
-    """Rows of the data in model space: pixels freshly dequantised, vectors as they are; mirrored at random (``flip``)."""
+    """Rows of the data in model space: pixels freshly dequantised, vectors as they are; ``flip`` mirrors some."""
     chosen = data[index]
     x = to_model(chosen, generator) if data.dtype == torch.uint8 else chosen
     if flip:

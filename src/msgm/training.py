@@ -200,11 +200,11 @@ def _fit(
     model.to(accelerator.device).train()
     if accelerator.scaler is not None:
         raise UserError(
-            "training in float16 needs gradient scaling, which msgm has not; use bf16 or no mixed precision"
+            "float16 needs gradient scaling, which msgm has not; use bf16 or no mixed precision"
         )
     # Hence the optimisers stay unwrapped: Accelerate's wrapper would look for optional packages on every step.
     network, parameters = accelerator.prepare(model), list(model.parameters())
-    optimizers = {
+    optimizers: dict[str, torch.optim.Optimizer] = {
         name: torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         for name in ("optimizer", *(("forget_optimizer",) if method.combine.separate else ()))
     }
