@@ -199,9 +199,7 @@ def _fit(
     accelerator = Accelerator(cpu=device == "cpu", step_scheduler_with_optimizer=False)
     model.to(accelerator.device).train()
     if accelerator.scaler is not None:
-        raise UserError(
-            "float16 needs gradient scaling, which msgm has not; use bf16 or no mixed precision"
-        )
+        raise UserError("float16 needs gradient scaling, which msgm has not; use bf16 or no mixed precision")
     # Hence the optimisers stay unwrapped: Accelerate's wrapper would look for optional packages on every step.
     network, parameters = accelerator.prepare(model), list(model.parameters())
     optimizers: dict[str, torch.optim.Optimizer] = {
