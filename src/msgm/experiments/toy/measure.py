@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..likelihood import Likelihood, log_likelihood
-from ..sampling import EulerMaruyama, Heun
-from ..score import ScoreModel
-from .mixture import GaussianMixture
-from .toy import Budget, Toy
+from ...likelihood import Likelihood, log_likelihood
+from ...sampling import EulerMaruyama, Heun
+from ...score import ScoreModel
+from ..mixture import GaussianMixture
+from .setup import Budget, Toy
 
 OUTLIER = 0.999
 """An outlier is a sample, not nearest the forgotten mode, that is less likely under p_g than this share of p_g is."""
@@ -81,6 +82,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 64) -> Tensor:
     return ((a @ lines).sort(0).values - (b @ lines).sort(0).values).abs().mean()
 
 
+@cache
 def outlier_limit(toy: Toy) -> float:
     """-log p_g in nats that only 1 - OUTLIER of p_g exceeds."""
     x = toy.retain.sample(1_000_000, torch.Generator().manual_seed(TEST_SEED + 2))
@@ -98,6 +100,7 @@ def bound(toy: Toy, retain: float) -> float:
     return retain / b + (1 - b) / b * q_log_q
 
 
+@cache
 def bound_terms(toy: Toy) -> tuple[float, float]:
     """b = exp(-|m|^2 / 2), reached on the line through the origin between the modes, and int q log q by quadrature."""
     b = math.exp(-float(toy.retain.means[0].square().sum()) / 2)
