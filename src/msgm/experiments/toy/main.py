@@ -109,7 +109,7 @@ def _make(budget: Budget, seed: int, out: Path, piece: _Piece) -> None:
         return
     model, began = piece.what.optimum(), time.process_time()
     assert model is not None
-    found = measure(model, TOYS[piece.what.toy], budget, seed=1000 * seed)
+    found = measure(model, TOYS[piece.what.toy], budget, seed=1000 * seed, grids=piece.what.grids)
     write_json(piece.path, {"cpu_seconds": time.process_time() - began, **found})
 
 
