@@ -126,7 +126,7 @@ def test_no_arguments_show_the_overview(capsys: pytest.CaptureFixture[str]) -> N
 def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     main(["methods"])
     shown = capsys.readouterr().out
-    for name in ("standard", "unseen", "orthogonal", "obtuse", "redirect *"):
+    for name in ("standard", "unseen", "orthogonal", "obtuse", "erasediff", "redirect *"):
         assert name in shown
 
 
@@ -219,7 +219,7 @@ def test_rules_that_make_no_sense(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, redirect"),
+        (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, erasediff, redirect"),
         (["--method", "unseen", "--alpha", "0.5"], "takes no --alpha"),
         (["--method", "redirect", "--form", "inner"], "takes no --form"),
         (["--method", "orthogonal", "--form", "diagonal"], "known: elementwise, inner, literal"),

@@ -13,14 +13,15 @@ from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import DEFAULT, METHODS
-from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect
+from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect, UniformTarget
 from msgm.runs import read_log
 from msgm.training import UnlearnSettings, train, unlearn
 
 
 def test_every_recipe_builds_under_its_own_name() -> None:
     built = [recipe() for recipe in METHODS.values()]
-    assert [m.name for m in built] == list(METHODS) == ["standard", "unseen", "orthogonal", "obtuse", "redirect"]
+    names = ["standard", "unseen", "orthogonal", "obtuse", "erasediff", "redirect"]
+    assert [m.name for m in built] == list(METHODS) == names
     assert DEFAULT in METHODS
     assert all(recipe.__doc__ for recipe in METHODS.values())
 
@@ -42,6 +43,7 @@ def test_parts_of_the_recipes() -> None:
     assert methods.orthogonal().forget == Orthogonal(form="elementwise")
     assert methods.obtuse().forget == Obtuse(form="windowed")
     assert methods.redirect().forget == Redirect(low=0.15)
+    assert methods.erasediff().forget == UniformTarget()
     for recipe in (methods.orthogonal, methods.obtuse):
         assert recipe().combine == Weighted(alpha=0.99, every=4)
 
@@ -54,6 +56,13 @@ def test_weighted_is_equation_9_on_every_nth_step() -> None:
     assert combine(retain, forget).item() == pytest.approx(0.8 * 2 - 0.2 * 3)
     assert combine(retain, None).item() == pytest.approx(0.8 * 2)
     assert Weighted(alpha=1.0)(retain, forget).item() == 2
+
+
+def test_separate_optimisers_are_given_the_two_terms() -> None:
+    retain, forget = torch.tensor(2.0), torch.tensor(-3.0)
+    assert [v.item() for v in Weighted(alpha=0.75).parts(retain, forget)] == [0.75]
+    assert [v.item() for v in Weighted(alpha=0.75, separate=True).parts(retain, forget)] == [1.5, -0.75]
+    assert [v.item() for v in Weighted(alpha=0.75, separate=True).parts(retain, None)] == [1.5]
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.1, 1.01, math.nan, math.inf])
@@ -83,7 +92,7 @@ def test_every_recipe_trains_on_every_process(name: str, sde, tmp_path) -> None:
     log = read_log(tmp_path / "m")
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(line["retain"]) and math.isfinite(line["norm"]) for line in log)
-    every = {"standard": 0, "unseen": 0, "redirect": 1}.get(name, 4)
+    every = {"standard": 0, "unseen": 0, "erasediff": 1, "redirect": 1}.get(name, 4)
     assert [line["forget"] is not None for line in log] == [every > 0 and k % every == 0 for k in range(5)]
     assert all(math.isfinite(line["forget"]) for line in log if line["forget"] is not None)
     assert all(bool(torch.isfinite(p).all()) for p in child.parameters())

@@ -1,6 +1,7 @@
 """Loss terms against their exact optima on mixtures, in float64, and against their formulas written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from msgm.experiments.mixture import GaussianMixture
 from msgm.forgetting.combine import Weighted
-from msgm.forgetting.terms import Denoising, ForgetTerm, Noised, Obtuse, Orthogonal, Redirect
+from msgm.forgetting.terms import Denoising, ForgetTerm, Noised, Obtuse, Orthogonal, Redirect, UniformTarget
 from msgm.score import ScoreModel
 from msgm.sde import SDE, VESDE, expand
 
@@ -218,6 +219,21 @@ def test_windowed_obtuse_is_bounded_below_and_literal_is_not() -> None:
         (gradient,) = torch.autograd.grad(loss, noise)
         assert size < 1e3 or not gradient.any()  # past the clamp nothing pulls
         assert Obtuse(form="literal")(given, NONE).item() == pytest.approx(-size * float(eps.square().mean()))
+
+
+def test_the_uniform_target_is_one_half_and_drawn_from_the_batchs_generator() -> None:
+    n, at = 400_000, torch.tensor([0.9, -0.4], dtype=torch.float64, requires_grad=True)
+    zeros = torch.zeros(n, 2, dtype=torch.float64)
+    given = batch(VESDE(), zeros, zeros[:, 0], zeros, at.expand(n, 2))
+    losses = [
+        UniformTarget()(replace(given, generator=torch.Generator().manual_seed(seed)), NONE) for seed in (3, 3, 4)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    # mean (noise - 1/2)^2 + 1/12, whose gradient is noise - 1/2 for d = 2; u has standard deviation 12^(-1/2).
+    error = 5 / math.sqrt(12 * n)
+    assert abs(float(losses[0].detach()) - float((at.detach() - 0.5).square().mean()) - 1 / 12) < 2 * error
+    (gradient,) = torch.autograd.grad(losses[0], at)
+    torch.testing.assert_close(gradient, at.detach() - 0.5, rtol=0, atol=error)
 
 
 def brute_target(given: Noised, retained: Tensor) -> Tensor:

@@ -435,17 +435,6 @@ def test_a_loss_that_is_no_number_stops_at_once(value: float, tmp_path: Path) ->
     assert all(bool(torch.isfinite(p).all()) for p in kept.parameters())
 
 
-def test_batches_are_whole_permutations() -> None:
-    """Each image once an epoch, also where a batch spans epochs; a function of the step, in any order."""
-    for size, batch in ((10, 4), (3, 8), (7, 7)):
-        ahead = training._Shuffled(size, batch, seed=1)
-        drawn = torch.cat([ahead(k) for k in range(size * 3)])
-        for epoch in drawn.split(size):
-            assert epoch.sort().values.tolist() == list(range(len(epoch))) or len(epoch) < size
-        back = training._Shuffled(size, batch, seed=1)
-        assert torch.equal(torch.cat([back(k) for k in reversed(range(size * 3))][::-1]), drawn)
-
-
 def test_learning_rates() -> None:
     settings = TrainSettings(steps=100, warmup=10, cooldown=0.4)
     rates = [training._schedule(k, settings) for k in range(100)]

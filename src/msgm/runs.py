@@ -26,7 +26,7 @@ class Run:
 
     model: ScoreModel
     average: ScoreModel
-    optimizer: torch.optim.Optimizer
+    optimizers: dict[str, torch.optim.Optimizer]
     step: int = 0
     smooth: float = math.nan
     lowest: float = math.inf
@@ -36,8 +36,9 @@ def store(run: Run, folder: Path, identity: str) -> None:
     """Save all that the next step depends on; ``identity`` is a hash of what must be the same on resuming."""
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
-    for index, state in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    for name, optimizer in run.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors["run"] = torch.tensor([run.step, run.smooth, run.lowest], dtype=torch.float64)
     tensors["identity"] = torch.tensor(list(bytes.fromhex(identity)), dtype=torch.uint8)
     write_tensors(folder / STATE, tensors)
@@ -58,11 +59,12 @@ def restore(run: Run, folder: Path, identity: str) -> None:
 
     run.model.load_state_dict(part("model."))
     run.average.load_state_dict(part("average."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimizer.").items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": state})
+    for name, optimizer in run.optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in part(f"{name}.").items():
+            index, moment = key.split(".", 1)
+            state.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 class Log:

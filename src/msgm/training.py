@@ -23,8 +23,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .batches import Shuffled, clean, draw, mix
 from .checkpoint import RECORD, configuration, weights_sha256, write_model
-from .data import ImageData, Split, to_model
+from .data import ImageData, Split
 from .errors import UserError
 from .forgetting.methods import Method, redirect, standard
 from .forgetting.terms import Noised
@@ -181,6 +182,8 @@ def _fit(
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda asks for a GPU that PyTorch can use, and there is none; use auto or cpu")
     retain, forget = _images(model, data, method)
+    if settings.flip and retain.ndim != 4:
+        raise UserError("flip mirrors images, and the data are vectors; leave it out")
     record = _record(model, data, method, settings, kind, command)
     folder = Path(out) if out is not None else None
     identity = _identity(record, model) if folder is not None else ""
@@ -195,21 +198,25 @@ def _fit(
 
     accelerator = Accelerator(cpu=device == "cpu", step_scheduler_with_optimizer=False)
     model.to(accelerator.device).train()
-    network, optimizer = accelerator.prepare(
-        model,
-        torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True),
-    )
-    run = Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizer=optimizer)
+    if accelerator.scaler is not None:
+        raise UserError("float16 needs gradient scaling, which msgm has not; use bf16 or no mixed precision")
+    # Hence the optimisers stay unwrapped: Accelerate's wrapper would look for optional packages on every step.
+    network, parameters = accelerator.prepare(model), list(model.parameters())
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        name: torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        for name in ("optimizer", *(("forget_optimizer",) if method.combine.separate else ()))
+    }
+    run = Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizers=optimizers)
     if folder is not None and resume and (folder / STATE).exists():
         restore(run, folder, identity)
     good = copy.deepcopy(run.average.network.state_dict())
 
     seed = settings.seed + 1_000_003 * accelerator.process_index
-    retain_batches = _Shuffled(len(retain), settings.batch, seed)
-    forget_batches = _Shuffled(len(forget), settings.batch, seed + 1) if forget is not None else None
-    pool = _clean(retain, accelerator.device) if method.forget is not None else retain[:0]
+    retain_batches = Shuffled(len(retain), settings.batch, seed)
+    forget_batches = Shuffled(len(forget), settings.batch, seed + 1) if forget is not None else None
+    pool = clean(retain, accelerator.device) if method.forget is not None else retain[:0]
     clock: Clock = LogNormalClock(mean=settings.noise_mean) if settings.clock == "lognormal" else UniformClock()
-    draw = stratified if settings.draw == "stratified" else uniform
+    numbers = stratified if settings.draw == "stratified" else uniform
     main = accelerator.is_main_process
     title = f"{'Training' if kind == 'trained' else 'Unlearning'} ({method.name})"
     began, first = time.monotonic(), run.step
@@ -220,35 +227,38 @@ def _fit(
         _stop() as stop,
     ):
         while run.step < settings.steps:
-            generator = torch.Generator().manual_seed(_mix(seed, run.step))
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * _schedule(run.step, settings)
+            generator = torch.Generator().manual_seed(mix(seed, run.step))
+            for optimizer in optimizers.values():
+                optimizer.param_groups[0]["lr"] = settings.lr * _schedule(run.step, settings)
             due = forget is not None and method.forget is not None and method.combine.due(run.step)
 
             # Both halves share their times and go through the network together.
-            x0 = _draw(retain, retain_batches(run.step), generator, settings.flip)
-            t = clock(draw(len(x0), generator), model.sde)
+            x0 = draw(retain, retain_batches(run.step), generator, settings.flip)
+            t = clock(numbers(len(x0), generator), model.sde)
             if due:
                 assert forget is not None and forget_batches is not None
-                x0 = torch.cat([x0, _draw(forget, forget_batches(run.step), generator, settings.flip)])
+                x0 = torch.cat([x0, draw(forget, forget_batches(run.step), generator, settings.flip)])
                 t = torch.cat([t, t])
             eps = torch.randn(x0.shape, generator=generator)
             x0, t, eps = (v.to(accelerator.device, torch.float32) for v in (x0, t, eps))
             x = model.sde.marginal(x0, t, eps)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_mix(seed, run.step))  # dropout
+            with _dropout_seed(mix(seed, run.step), accelerator.device):
                 noise = network(x, t)
             halves = [
-                Noised(x=a, t=b, eps=c, noise=d, model=model)
+                Noised(x=a, t=b, eps=c, noise=d, model=model, generator=generator)
                 for a, b, c, d in zip(*(v.split(settings.batch) for v in (x, t, eps, noise)), strict=True)
             ]
             retain_loss = method.retain(halves[0])
             forget_loss = method.forget(halves[1], pool) if due and method.forget is not None else None
-            loss = method.combine(retain_loss, forget_loss) if method.forget is not None else retain_loss
+            losses = method.combine.parts(retain_loss, forget_loss) if method.forget is not None else [retain_loss]
 
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            norm = float(accelerator.clip_grad_norm_(model.parameters(), settings.clip))
+            # A gradient for each optimiser; all are taken before any of them moves the weights.
+            gradients, norm = [], 0.0
+            for loss in losses:
+                model.zero_grad()
+                accelerator.backward(loss, retain_graph=loss is not losses[-1])
+                norm += float(accelerator.clip_grad_norm_(parameters, settings.clip))
+                gradients.append([p.grad for p in parameters])
             value = float(retain_loss.detach())
             if not (math.isfinite(value) and math.isfinite(norm)) or _exploded(run, value, settings.guard):
                 run.average.network.load_state_dict(good)
@@ -260,7 +270,10 @@ def _fit(
                     run, folder if main else None, {**record, "status": f"diverged at step {run.step + 1}"}
                 )
                 raise Diverged(message, return_model)
-            optimizer.step()
+            for optimizer, gradient in zip(optimizers.values(), gradients, strict=False):
+                for p, g in zip(parameters, gradient, strict=True):
+                    p.grad = g
+                optimizer.step()
             _follow(run.average, model, min(settings.ema, (1 + run.step) / (10 + run.step)))
 
             run.step += 1
@@ -299,50 +312,12 @@ def _images(model: ScoreModel, data: ImageData | Split, method: Method) -> tuple
         retain = data.retain.images
         forget = data.forget.images if method.forget is not None else None
     if tuple(retain.shape[1:]) != model.shape:
+        what, hint = ("images", " (channels, height, width)") if len(model.shape) == 3 else ("vectors", "")
         raise UserError(
-            f"the model makes images of shape {model.shape} (channels, height, width), the data has "
-            f"{tuple(retain.shape[1:])}; resize with --image-size or use other data"
+            f"the model makes {what} of shape {model.shape}{hint}, the data has {tuple(retain.shape[1:])}; "
+            f"resize with --image-size or use other data"
         )
     return retain, forget
-
-
-def _draw(images: Tensor, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
-    chosen = images[index]
-    x = to_model(chosen, generator) if images.dtype == torch.uint8 else chosen
-    if flip:
-        mirrored = torch.rand(len(x), generator=generator) < 0.5
-        x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-    return x
-
-
-def _clean(images: Tensor, device: torch.device) -> Tensor:
-    return (to_model(images) if images.dtype == torch.uint8 else images).to(device, torch.float32)
-
-
-class _Shuffled:
-    """Batch indices of step k: the k-th piece of an endless sequence of permutations of the data."""
-
-    def __init__(self, size: int, batch: int, seed: int) -> None:
-        self.size, self.batch, self.seed = size, batch, seed
-        self.permutations: dict[int, Tensor] = {}
-
-    def __call__(self, step: int) -> Tensor:
-        place = torch.arange(step * self.batch, (step + 1) * self.batch)
-        epochs = place // self.size
-        return torch.cat([self._permutation(int(e))[place[epochs == e] % self.size] for e in epochs.unique()])
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self.permutations:
-            generator = torch.Generator().manual_seed(_mix(self.seed, -1 - epoch))
-            self.permutations = {
-                **{k: v for k, v in self.permutations.items() if k == epoch - 1},
-                epoch: torch.randperm(self.size, generator=generator),
-            }
-        return self.permutations[epoch]
-
-
-def _mix(seed: int, step: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "little")
 
 
 def _schedule(step: int, settings: TrainSettings) -> float:
@@ -402,6 +377,17 @@ def _finish(run: Run, folder: Path | None, record: dict[str, Any]) -> ScoreModel
         write_model(run.average, folder)
         (folder / STATE).unlink(missing_ok=True)
     return run.average.requires_grad_(True).eval()
+
+
+@contextmanager
+def _dropout_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds the generator that dropout draws from; the CPU's is put back after.
+
+    Not by `torch.manual_seed`: it queues a seed, with a stack trace, for each kind of device that was never used.
+    """
+    with torch.random.fork_rng(devices=[]):
+        (torch.cuda.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)
+        yield
 
 
 @contextmanager

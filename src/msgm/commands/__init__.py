@@ -3,5 +3,18 @@
 from .editing import inpaint, reconstruct
 from .making import train, train_judge, unlearn
 from .measuring import demo, evaluate, methods, nll, sample
+from .reproducing import reproduce
 
-__all__ = ["demo", "evaluate", "inpaint", "methods", "nll", "reconstruct", "sample", "train", "train_judge", "unlearn"]
+__all__ = [
+    "demo",
+    "evaluate",
+    "inpaint",
+    "methods",
+    "nll",
+    "reconstruct",
+    "reproduce",
+    "sample",
+    "train",
+    "train_judge",
+    "unlearn",
+]

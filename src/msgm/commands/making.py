@@ -56,7 +56,7 @@ def train(
         network: a preset (small-28, small-32, paper-32, paper-64); auto takes the small one of the images' size.
         prediction: what the network's output means.
         forget: rule that selects what must not be generated, as "label in [3, 7]".
-        method: standard, unseen, orthogonal, obtuse, redirect.
+        method: standard, unseen, orthogonal, obtuse, erasediff, redirect.
         alpha: weight of the retain loss (method's own default).
         every: steps between forget losses (method's own default).
         form: variant of the method's forget term.
@@ -147,7 +147,7 @@ def unlearn(
         model: a model folder (ours or diffusers'), or demo for the one in the package.
         out: folder for the new model, its record and log.jsonl.
         forget: rule that selects what must not be generated, as "label in [3, 7]" or "Bangs == 1 and Male == 0".
-        method: standard, unseen, orthogonal, obtuse, redirect.
+        method: standard, unseen, orthogonal, obtuse, erasediff, redirect.
         data: the images; by default those that the model was trained on, where its record names them.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.

@@ -26,7 +26,8 @@ MNIST_SOURCE = "MNIST database of handwritten digits, Y. LeCun, C. Cortes, C. J.
 class ImageData:
     """N images and integer columns that say something about each of them.
 
-    ``images`` is uint8 (N, C, H, W); each column is int64 (N,), ``"label"`` among them if the class is known.
+    ``images`` is uint8 (N, C, H, W), or float (N, d): vectors, which are taken as they are, in model space.
+    Each column is int64 (N,), ``"label"`` among them if the class is known.
     ``label_names[i]``, where given, is the name of label i. ``source`` says whose data these are.
     """
 
@@ -37,9 +38,12 @@ class ImageData:
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+        vectors = self.images.is_floating_point() and self.images.dim() == 2
+        if not vectors and (self.images.dtype != torch.uint8 or self.images.dim() != 4):
             found = f"{self.images.dtype} {tuple(self.images.shape)}"
-            raise UserError(f"{self.name}: images must be uint8 (N, C, H, W), not {found}")
+            raise UserError(f"{self.name}: images must be uint8 (N, C, H, W), not {found}; vectors float (N, d)")
+        if vectors and not bool(self.images.isfinite().all()):
+            raise UserError(f"{self.name}: vectors must be finite numbers; remove those that are not")
         for column, values in self.columns.items():
             if values.dtype != torch.int64 or values.shape != (len(self.images),):
                 raise UserError(
@@ -51,10 +55,9 @@ class ImageData:
         return len(self.images)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of each image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of each image, (d,) of vectors."""
+        return tuple(self.images.shape[1:])
 
     @property
     def labels(self) -> Tensor:

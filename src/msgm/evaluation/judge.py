@@ -45,7 +45,7 @@ class Judge(nn.Module):
     def __init__(
         self,
         classes: Sequence[int],
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         *,
         names: Sequence[str] | None = None,
         column: str = "label",

@@ -11,7 +11,7 @@ Given x_t and its component, eps is Gaussian with mean ``sigma (x - alpha m_k) /
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -78,13 +78,18 @@ class GaussianMixture:
     def noise_second_moment(self, x: Tensor, sde: SDE, t: Tensor) -> Tensor:
         """E[eps eps^T | x_t], (B, d, d); its diagonal is E[eps^2 | x_t].
 
-        ``sum_k P(k | x) (mu_k mu_k^T + (1 - sigma^2 / v_k) I)`` with ``mu_k = sigma (x - alpha m_k) / v_k``.
+        ``sum_k P(k | x) (mu_k mu_k^T + c_k I)``, with mu_k and c_k of `noise_posterior`.
         """
-        pull, variance, logits = self._parts(x, sde, t)
-        posterior, sigma2 = logits.softmax(1), sde.sigma(t).square().expand(len(x))
-        spread = (posterior * (1 - sigma2[:, None] / variance)).sum(1)
-        outer = torch.einsum("bk,bki,bkj->bij", posterior, pull, pull) * sigma2[:, None, None]
+        posterior, mean, variance = self.noise_posterior(x, sde, t)
+        outer = torch.einsum("bk,bki,bkj->bij", posterior, mean, mean)
+        spread = (posterior * variance).sum(1)
         return outer + spread[:, None, None] * torch.eye(self.dims, dtype=torch.float64)
+
+    def noise_posterior(self, x: Tensor, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """eps given x_t, a mixture of N(mu_k, c_k I): weights (B, K), mu_k (B, K, d), c_k = 1 - sigma^2/v_k (B, K)."""
+        pull, variance, logits = self._parts(x, sde, t)
+        sigma = sde.sigma(t).expand(len(x))[:, None]
+        return logits.softmax(1), sigma[..., None] * pull, 1 - sigma.square() / variance
 
     def divergence(self, x: Tensor, sde: SDE | None = None, t: Tensor | None = None) -> Tensor:
         """div score = sum_k P(k | x) (|g_k|^2 - d / v_k) - |score|^2, g_k = (x - alpha m_k) / v_k; (B,)."""
@@ -95,7 +100,7 @@ class GaussianMixture:
 
     def as_model(self, sde: SDE) -> ScoreModel:
         """The score model of this mixture: its network is the exact noise prediction, in float64."""
-        return ScoreModel(_ExactNoise(self, sde), sde, shape=(self.dims,), prediction="noise")
+        return exact_model(lambda x, t: self.noise(x, sde, t), sde, self.dims)
 
     def _parts(self, x: Tensor, sde: SDE | None, t: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(x - alpha m_k) / v_k (B, K, d), v_k (B, K) and log w_k N(x; alpha m_k, v_k I) (B, K)."""
@@ -111,17 +116,22 @@ class GaussianMixture:
         return offset / variance[..., None], variance, logits
 
 
-class _ExactNoise(nn.Module):
-    """``network(x, label)`` = E[eps | x_t], with t found back from the label that networks are shown."""
+class ExactNetwork(nn.Module):
+    """``network(x, label)`` = ``noise(x, t)``, with t found back from the label that networks are shown; float64."""
 
-    def __init__(self, mixture: GaussianMixture, sde: SDE) -> None:
+    def __init__(self, noise: Callable[[Tensor, Tensor], Tensor], sde: SDE) -> None:
         super().__init__()
-        self.mixture, self.sde = mixture, sde
+        self.noise, self.sde = noise, sde
         # A model's precision and device are those of its parameters.
         self.precision = nn.Parameter(torch.zeros((), dtype=torch.float64), requires_grad=False)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        return self.mixture.noise(x, self.sde, time_of_label(self.sde, label))
+        return self.noise(x, time_of_label(self.sde, label))
+
+
+def exact_model(noise: Callable[[Tensor, Tensor], Tensor], sde: SDE, dims: int) -> ScoreModel:
+    """The score model of vectors whose noise prediction is ``noise(x, t)``."""
+    return ScoreModel(ExactNetwork(noise, sde), sde, shape=(dims,), prediction="noise")
 
 
 def time_of_label(sde: SDE, label: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from .combine import Weighted
-from .terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect
+from .terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect, UniformTarget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,17 @@ def obtuse(
     return Method(name="obtuse", forget=term, combine=Weighted(alpha=alpha, every=every))
 
 
+def erasediff(*, alpha: float = 0.9, every: int = 1) -> Method:
+    """EraseDiff's uniform-noise target (Wu et al. 2024) at a fixed weight, without its adaptive one."""
+    return Method(name="erasediff", forget=UniformTarget(), combine=Weighted(alpha=alpha, every=every))
+
+
 def redirect(*, alpha: float = 0.5, every: int = 1, low: float = 0.15, high: float = 1e6) -> Method:
     """The exact score of the retained images at the forget points; the default."""
     return Method(name="redirect", forget=Redirect(low=low, high=high), combine=Weighted(alpha=alpha, every=every))
 
 
-METHODS: dict[str, Callable[..., Method]] = {f.__name__: f for f in (standard, unseen, orthogonal, obtuse, redirect)}
+METHODS: dict[str, Callable[..., Method]] = {
+    f.__name__: f for f in (standard, unseen, orthogonal, obtuse, erasediff, redirect)
+}
 DEFAULT = "redirect"

@@ -18,13 +18,17 @@ from ..sde import expand
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Noised:
-    """A batch at its times and the noise ``eps`` in it. Shapes: x, eps, noise (B, *); t (B,)."""
+    """A batch at its times and the noise ``eps`` in it. Shapes: x, eps, noise (B, *); t (B,).
+
+    ``generator`` is for terms that draw numbers of their own; in training it is a function of the seed and the step.
+    """
 
     x: Tensor
     t: Tensor
     eps: Tensor
     noise: Tensor
     model: ScoreModel
+    generator: torch.Generator | None = None
 
     @property
     def sigma(self) -> Tensor:
@@ -108,6 +112,19 @@ class Obtuse:
             return -cosine.mean()
         weight = 1 / (1 + (batch.sigma / self.window) ** 4)
         return (weight * cosine.clamp(min=-self.clamp)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformTarget:
+    """EraseDiff's forget loss: mean (noise - u)^2, u ~ U[0, 1]^d (Wu et al. 2024).
+
+    The forget data are to be denoised with uniform in place of Gaussian noise. Bounded; on the forget region alone the
+    minimiser is 1/2 everywhere.
+    """
+
+    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+        target = torch.rand(batch.noise.shape, generator=batch.generator).to(batch.noise)
+        return (batch.noise - target).square().mean()
 
 
 @dataclass(frozen=True, kw_only=True)
