@@ -35,7 +35,7 @@ def measure(
     chosen = {"retain": kept, "forget": ~kept, "outside": kept & ~toy.nearest_forgotten(x)}
     found: dict[str, Any] = {}
     for steps in grids or (budget.nll_steps,):
-        likelihood = log_likelihood(model, x, steps=steps, probes="exact", batch=len(x))
+        likelihood = log_likelihood(model, x, solver="rk4", steps=steps, probes="exact", batch=len(x))
         found["nll"] = {name: summary(likelihood, mask) for name, mask in chosen.items()}
         if all(each["reliable"] for each in found["nll"].values()):
             break
@@ -60,7 +60,8 @@ def summary(likelihood: Likelihood, chosen: Tensor) -> dict[str, Any]:
         bits_per_dim=None,
         stderr=likelihood.stderr[chosen],
         doubling=likelihood.doubling[chosen],
-        nfe=likelihood.nfe,
+        nfe=likelihood.nfe[chosen],
+        finished=likelihood.finished[chosen],
         dims=likelihood.dims,
     )
     nats = -part.nats
