@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
+from threading import Event
 from typing import TypeVar
 
 import torch
@@ -41,19 +42,27 @@ def run_all(
         for future in as_completed(under_way):
             if future.result():
                 done(under_way[future])
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; what is finished is kept, go on with --resume") from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+_interrupted = Event()
+"""In a worker: Ctrl-C was pressed, so that pieces handed out already are not begun."""
 
 
 def _prepare() -> None:
     torch.set_num_threads(1)
     # The terminal sends Ctrl-C to all: the parent answers it. Training listens to it too, and ends after its step.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda number, frame: _interrupted.set())
 
 
 def _quietly(work: Callable[[Item], object], item: Item) -> bool:
     try:
-        work(item)
+        if not _interrupted.is_set():
+            work(item)
+            return True
     except KeyboardInterrupt:
-        return False
-    return True
+        _interrupted.set()
+    return False
