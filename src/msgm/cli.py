@@ -19,6 +19,7 @@ COMMANDS = {
     "sample": "draw images from a model into PNG files and a grid",
     "nll": "exact likelihoods of the retained and the forgotten test images",
     "evaluate": "unlearning ratio, junk, likelihoods: one table, results.json and a report",
+    "reproduce": "an experiment of the paper again; toy: with exact answers, in minutes",
     "methods": "the unlearning methods there are, and what each asks",
 }
 
@@ -95,9 +96,11 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
     parser = Parser(prog=f"msgm {name}", description=description.strip(), exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file of these options")
     hints = get_type_hints(function)
-    if "model" in hints:
-        parser.add_argument("model", type=str, help=re.search(r"model: (.+)", details)[1])  # type: ignore[index]
-    parser.add_function_arguments(function, as_group=False, skip={"settings", "command", "model"})
+    positional = {"model", "experiment"} & set(hints)
+    for name in positional:
+        help = re.search(rf"{name}: (.+)", details)[1]  # type: ignore[index]
+        parser.add_argument(name, type=hints[name], help=help)
+    parser.add_function_arguments(function, as_group=False, skip={"settings", "command", *positional})
     settings = hints.get("settings")
     if settings is not None:
         parser.add_class_arguments(settings, as_group=False)

@@ -2,5 +2,6 @@
 
 from .making import train, train_judge, unlearn
 from .measuring import demo, evaluate, methods, nll, sample
+from .reproducing import reproduce
 
-__all__ = ["demo", "evaluate", "methods", "nll", "sample", "train", "train_judge", "unlearn"]
+__all__ = ["demo", "evaluate", "methods", "nll", "reproduce", "sample", "train", "train_judge", "unlearn"]

@@ -144,6 +144,16 @@ class Results:
         return cls(**{key: results[key] for key in ("command", "seed", "commit", "budget")}, rows=rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table as text: ``rows`` of cells under ``headings``, and a ``legend`` that says what they are."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    legend: str = ""
+
+
 def commit(folder: str | Path | None = None) -> str | None:
     """Hash of the git commit that ``folder`` (default: this package) is checked out from.
 
@@ -273,9 +283,11 @@ def loss_figure(curves: Curves) -> Figure:
 
 def write_html(
     path: str | Path,
-    results: Results,
+    results: Results | Mapping[str, Any],
     *,
     title: str,
+    sheets: Sequence[Sheet] | None = None,
+    figures: Sequence[tuple[str, bytes]] = (),
     grids: Sequence[tuple[str, Tensor | Image]] = (),
     curves: Curves | None = None,
     records: Mapping[str, Mapping[str, Any]] | None = None,
@@ -283,6 +295,8 @@ def write_html(
 ) -> None:
     """One HTML file with everything in it, written atomically; nothing in it is fetched from elsewhere.
 
+    ``sheets``: its tables; by default one of the rows of ``results``, which otherwise may be any JSON object with
+    command, seed, commit and budget. ``figures``: (caption, PNG file), as wide as the page.
     ``grids``: (caption, uint8 (C, H, W) or PIL image), shown side by side. ``curves``: as in `loss_figure`.
     ``records``: for each model, what was forgotten and how. All text is escaped.
     """
@@ -290,16 +304,20 @@ def write_html(
 
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    data = _plain(results)
+    if sheets is None:
+        assert isinstance(results, Results)
+        rows = [row.cells() for row in results.rows]
+        sheets = [Sheet(title="Results", headings=HEADINGS, rows=rows, legend=LEGEND)]
     page = environment.from_string(source).render(
         title=title,
-        results=results,
-        headings=HEADINGS,
-        legend=LEGEND,
+        results=data,
+        sheets=sheets,
+        figures=[(caption, _url(content)) for caption, content in figures],
         grids=[(caption, _data_url(image)) for caption, image in grids],
         figure=_svg(loss_figure(curves)) if curves else None,
         records={name: (_plain(record), _json(record)) for name, record in (records or {}).items()},
-        budget=_plain(results.budget),
-        raw=_json(results),
+        raw=_json(data),
         notes=notes,
     )
     write_bytes(Path(path), page.encode())
@@ -342,7 +360,11 @@ def _image(pixels: Tensor) -> Image:
 
 
 def _data_url(image: Tensor | Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+    return _url(png(image))
+
+
+def _url(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def _svg(figure: Figure) -> Any:

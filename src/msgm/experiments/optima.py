@@ -92,21 +92,28 @@ def _windowed(m: Tensor, k: Tensor, clamp: float, noise: tuple[Tensor, Tensor, T
     damped; the last step is taken with gradients, so that the result's derivatives are the minimiser's.
     """
     with torch.no_grad():
-        e, damping = m.clone(), torch.ones_like(k)
-        best, slope, curvature = _clamped(e, m, k, clamp, noise)
+        e, active = m.clone(), torch.arange(len(m))
+        damping, last = torch.ones_like(k), _clamped(e, m, k, clamp, noise)
         for _ in range(rounds):
-            step = torch.linalg.solve(curvature, slope)
-            ahead = e - damping * step
-            value, ahead_slope, ahead_curvature = _clamped(ahead, m, k, clamp, noise)
-            better = value <= best
-            e, best = torch.where(better, ahead, e), torch.where(better, value, best)
-            slope = torch.where(better, ahead_slope, slope)
-            curvature = torch.where(better[..., None], ahead_curvature, curvature)
+            given = (m[active], k[active], clamp, tuple(part[active] for part in noise))
+            best, slope, curvature = last
+            step, reach = torch.linalg.solve(curvature, slope), 1 + e[active].norm(dim=1, keepdim=True)
+            # Far from the minimum the curvature can vanish; a step is no longer than the place is far out.
+            step = step * (reach / step.norm(dim=1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
+            ahead = e[active] - damping * step
+            found = _clamped(ahead, *given)
+            better = found[0] <= best
+            e[active] = torch.where(better, ahead, e[active])
             damping = torch.where(better, (2 * damping).clamp(max=1), damping / 4)
-            if float((step.norm(dim=1, keepdim=True) / (1 + e.norm(dim=1, keepdim=True))).max()) < 1e-9:
+            pairs = zip(found, last, strict=True)
+            last = tuple(torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old) for new, old in pairs)
+            # Points that have arrived, to rounding, take no more part.
+            moving = (damping[:, 0] > 1e-6) & (step.norm(dim=1) > 1e-8 * reach[:, 0])
+            if not bool(moving.any()):
                 break
-    _, slope, _ = _clamped(e, m, k, clamp, noise)
-    return e - torch.linalg.solve(curvature, slope)
+            active, damping, last = active[moving], damping[moving], tuple(part[moving] for part in last)
+    _, slope, curvature = _clamped(e, m, k, clamp, noise)
+    return e - torch.linalg.solve(curvature.detach(), slope)
 
 
 def _clamped(
