@@ -26,7 +26,7 @@ class Expert(ForgetTerm):
     steps: int = 100
     lr: float = 2e-4
 
-    needs: ClassVar[str] = "an expert of them"
+    needs: ClassVar[str] = "an expert of it"
 
     def __post_init__(self) -> None:
         super().__post_init__()

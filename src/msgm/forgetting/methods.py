@@ -52,10 +52,10 @@ class Method:
 
     @property
     def needs(self) -> list[str]:
-        """What it asks for beside the images to retain and a trained model."""
+        """What it asks for beside the images to retain."""
         forgets = self.sees_forget or self.forget is not None
         return [
-            *(["the images to forget"] if forgets else []),
+            *(["forget set"] if forgets else []),
             *(["pairs"] if self.pairs else []),
             *(["a judge"] if self.power else []),
             *(part.needs for part in (self.forget, self.regularise) if part is not None and part.needs),
