@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..progress import bar
 from ..score import ScoreModel
 from ..times import Clock, stratified
@@ -76,6 +77,8 @@ def fisher(start: Start, data: Tensor, samples: int, title: str) -> Tensor:
         for _ in range(samples):
             total += gradient(model, Denoising()(start.noised(model, data, 1))).square()
             tick(1)
+    if not bool(total.isfinite().all()):
+        raise UserError(f"{title}: it is not finite; this method starts from a model that was trained")
     return total * data[0].numel() / samples
 
 
