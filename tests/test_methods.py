@@ -8,19 +8,17 @@ from inspect import signature
 import pytest
 import torch
 from oracle import SDES
-from tiny import tiny_model, tiny_split
+from tiny import PLANE, plane_model, tiny_model, tiny_split
 
 from msgm import training
 from msgm.checkpoint import load, weights_sha256
-from msgm.data import ForgetRequest, ImageData
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.combine import Adaptive, Weighted
 from msgm.forgetting.methods import DEFAULT, METHODS
 from msgm.forgetting.terms import Noised, Obtuse, Orthogonal, Redirect, UniformTarget
-from msgm.networks import MLP
 from msgm.runs import read_log
-from msgm.score import Prediction, ScoreModel
+from msgm.score import ScoreModel
 from msgm.sde import SDE
 from msgm.training import Diverged, TrainSettings, UnlearnSettings, train, unlearn
 
@@ -114,15 +112,6 @@ QUICK = {
     "esd": {"steps": 3},
     "vdu": {"checkpoints": 2, "gap": 2},
 }
-VECTORS = torch.randn(48, 2, generator=torch.Generator().manual_seed(0))
-PLANE = ForgetRequest("label == 1").split(
-    ImageData(images=VECTORS, columns={"label": (VECTORS[:, 0] > 0.7).long()}, name="plane")
-)
-
-
-def plane_model(sde: SDE, seed: int = 0, prediction: Prediction = "edm") -> ScoreModel:
-    torch.manual_seed(seed)
-    return ScoreModel(MLP(dim=2, width=16, depth=2), sde, shape=(2,), prediction=prediction)
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from oracle import RETAIN, SDES
-from test_methods import PLANE, plane_model
 from test_regularise import Shift, start
 from test_terms import EACH_POINT, EACH_SDE, FORGET, NONE, AtPoint, batch, brute_target, close, normal
+from tiny import PLANE, plane_model
 from torch import Tensor
 
 from msgm import training
@@ -30,7 +30,7 @@ def test_minimisers_are_the_closed_forms(sde: SDE, point: tuple[float, ...]) -> 
     g, f = alpha * at.density[RETAIN], (1 - alpha) * at.density[FORGET]
     m_g, m_f = at.mean(RETAIN), at.mean(FORGET)
     if f < g:
-        # The pole of METHOD: at f = g ascent has no optimum, beyond it the loss has no minimum.
+        # At f = g ascent has no optimum, beyond it the loss has no minimum.
         close(at.minimiser(Ascent(), alpha), (g * m_g - f * m_f) / (g - f))
     w = 1 / (1 + (at.sigma / at.alpha / 0.7) ** 4)
     close(at.minimiser(Negated(window=0.7), alpha), (g * m_g - w * f * m_f) / (g + w * f))
@@ -71,7 +71,7 @@ def test_every_term_has_the_same_windows(name: str) -> None:
     retained = normal(10, 2, seed=3)
 
     def value(term: ForgetTerm) -> float:
-        return float(term(replace(given, generator=torch.Generator().manual_seed(0)), retained))
+        return term(replace(given, generator=torch.Generator().manual_seed(0)), retained).item()
 
     each = term.each(replace(given, generator=torch.Generator().manual_seed(0)), retained)
     assert value(term) == pytest.approx(float(each.mean()))
@@ -212,7 +212,7 @@ def test_the_experts_target_is_away_from_what_it_learned() -> None:
     assert float(learned.abs().max()) < 0.5
     target = theta - 1.5 * (learned - theta)
     given = start(model).noised(model, PLANE.forget.images, 4)
-    close(replace(term, low=0.0)(given, NONE), (theta - target).square().mean().detach())
+    torch.testing.assert_close(replace(term, low=0.0)(given, NONE), (theta - target).square().mean())
     with pytest.raises(UserError, match="prepared"):
         Expert()(given, NONE)
 

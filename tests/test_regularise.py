@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_methods import PLANE, plane_model
+from tiny import PLANE, plane_model
 from torch import nn
 
 from msgm.errors import UserError
