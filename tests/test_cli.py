@@ -128,7 +128,8 @@ def test_no_arguments_show_the_overview(capsys: pytest.CaptureFixture[str]) -> N
     assert "usage: msgm COMMAND" in capsys.readouterr().out
 
 
-def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     main(["methods"])
     shown = capsys.readouterr().out
     for name, recipe in METHODS.items():
