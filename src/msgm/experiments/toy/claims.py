@@ -126,10 +126,10 @@ def _bounded(results: Measured) -> tuple[str, bool, str]:
             # Both sides are means over test points; the bound magnifies the error of D_g.
             error = 3 * math.hypot(nll["forget"]["stderr"], nll["retain"]["stderr"] / b)
             slack[row["model"], row["alpha"]] = (row["bound"] - nll["forget"]["nats"], error)
-    least = min(gap for gap, _ in slack.values())
+    least = min((gap for gap, _ in slack.values()), default=None)
     return (
         "Every likelihood that passes its check obeys the bound, within three standard errors of the test points",
-        all(gap > -error for gap, error in slack.values()),
+        bool(slack) and all(gap > -error for gap, error in slack.values()),
         f"{len(slack)} rows, least slack {number(least)} nats",
     )
 
