@@ -12,7 +12,7 @@ from msgm.evaluation import audit
 from msgm.evaluation.audit import EvaluateSettings, check, evaluate, forget_classes
 from msgm.evaluation.judge import JUNK, Judge
 from msgm.likelihood import Likelihood
-from msgm.sampling import EulerMaruyama, Heun
+from msgm.sampling import DPMSolver, EulerMaruyama, Heun
 from msgm.score import LABEL_PER_NAT, ScoreModel
 from msgm.sde import VESDE
 
@@ -140,13 +140,15 @@ def test_settings_are_checked(bad: dict[str, int]) -> None:
 def test_settings_choose_the_sampler() -> None:
     model = gaussian(0.0)
     for settings, kind, steps in (
-        (EvaluateSettings(), Heun, 12),
-        (EvaluateSettings(sampler="sde"), EulerMaruyama, 200),
-        (EvaluateSettings(sampling_steps=7), Heun, 7),
+        (EvaluateSettings(), DPMSolver, 16),
+        (EvaluateSettings(sampler="euler-maruyama"), EulerMaruyama, 200),
+        (EvaluateSettings(sampling_steps=7), DPMSolver, 7),
+        (EvaluateSettings(sampler="heun", sampling_steps=12), Heun, 12),
     ):
         sampler = settings.build(model)
         assert type(sampler) is kind
         assert sampler.steps == steps
+    assert EvaluateSettings(sampling_grid="edm").build(model).spacing == "edm"
 
 
 # --------------------------------------------------------------------------------------------------------- evidence

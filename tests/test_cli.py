@@ -21,6 +21,7 @@ from msgm.forgetting.combine import PCGrad
 from msgm.forgetting.methods import METHODS
 from msgm.forgetting.regularise import Saliency
 from msgm.forgetting.terms import Denoising, Redirect
+from msgm.sampling import SAMPLERS
 
 RULE = "label in [3, 7]"
 QUICK = ["--threads", "1", "--device", "cpu"]
@@ -156,6 +157,8 @@ def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
         (["sample", "m", "--out", "o", "--colour", "red"], "--colour"),
         (["sample", "m", "--out", "o", "-n", "many"], "many"),
         (["sample", "m", "--out", "o", "--sampler", "magic"], "magic"),
+        (["sample", "m", "--out", "o", "--grid", "square"], "square"),
+        (["sample", "m", "--out", "o", "--batch", "most"], "most"),
         (["sample", "m"], "out"),
         (["sample", "--out", "o"], "model"),
         (["sample", "m", "--out", "o", "--config", "missing.yaml"], "missing.yaml"),
@@ -192,7 +195,7 @@ def test_options_come_from_a_file_and_can_be_printed(
     config = tmp_path / "sample.yaml"
     config.write_text(f"out: {out}\nn: 5\nsteps: 2\n")
     main(["sample", model, "--config", str(config), "-n", "1", *QUICK])  # what is typed wins
-    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
     for spelling in ("--print_config", "--print-config"):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
@@ -477,17 +480,41 @@ def test_resume_of_a_finished_run_changes_nothing(
 
 def test_sample_writes_a_file_for_each_and_a_grid(model: str, out: Path) -> None:
     main(["sample", model, "-n", "3", "--steps", "2", "--out", str(out), *QUICK])
-    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png"]
+    names = ["00000.png", "00001.png", "00002.png", "grid.png", "samples.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
     with Image.open(out / "00002.png") as image:
         assert (image.mode, image.size) == ("L", (28, 28))
     third = (out / "00002.png").read_bytes()
-    main(["sample", model, "--n=1", "--sampler", "sde", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
-    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png"]
+    main(["sample", model, "--n=1", "--sampler", "pc", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
     main(["sample", model, "--n", "3", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
     assert (out / "00002.png").read_bytes() == third
 
 
-@pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--steps", "0")])
+def test_sample_takes_every_sampler_by_name(model: str, tmp_path: Path) -> None:
+    drawn = set()
+    for name in SAMPLERS:
+        out = tmp_path / name
+        main(["sample", model, "-n", "1", "--sampler", name, "--grid", "log-snr", "--steps", "3", "--out", str(out),
+              "--batch", "1", *QUICK])  # fmt: skip
+        drawn.add((out / "00000.png").read_bytes())
+    # On three times, and without a past, some of them coincide by definition.
+    assert len(drawn) >= 7
+
+
+def test_sample_goes_on_with_resume(model: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sample", model, "--sampler", "dpm++", "--steps", "3", "--batch", "2", *QUICK]
+    main([*command, "-n", "5", "--out", str(tmp_path / "whole")])
+    for n in ("3", "5"):
+        main([*command, "-n", n, "--out", str(out), "--resume"])
+    for file in (tmp_path / "whole").iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    assert json.loads((out / "samples.json").read_text())["sampler"] == "dpm++"
+    line = refused(capsys, *command[:-4], *QUICK, "--batch", "2", "-n", "9", "--seed", "1", "--out", out, "--resume")
+    assert "another seed" in line
+
+
+@pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--steps", "0"), ("--batch", "0")])
 def test_sample_refuses_nothing_to_do(
     option: str, value: str, model: str, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,7 +83,7 @@ def train(
         patch=chosen.patch,
     )
     target: ImageData | Split = ForgetRequest(forget).split(images) if forget else images
-    sure = confidence(judge, recipe, ForgetRequest(forget), target.retain) if isinstance(target, Split) else None
+    sure = confidence(judge, recipe, target) if isinstance(target, Split) else None
     fit(
         model, target, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
         device=device, command=command,
@@ -172,7 +172,7 @@ def unlearn(
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
     parent = load(model)
     split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
-    sure = confidence(judge, recipe, ForgetRequest(forget), split.retain)
+    sure = confidence(judge, recipe, split)
     forget_in(
         parent, split, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
         device=device, command=command,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
-from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import EMBEDDED, embedded
-from ..data import ForgetRequest, ImageData, load_data, to_model
+from ..data import ImageData, Split, load_data, to_model
 from ..errors import UserError
 from ..evaluation.audit import forget_classes
 from ..evaluation.judge import Judge
@@ -81,7 +80,7 @@ def _checked(what: str, made_by: Callable[..., Any], given: Mapping[str, Any]) -
     return dict(given)
 
 
-def confidence(judge: str | None, method: Method, split: ForgetRequest, retain: ImageData) -> Tensor | None:
+def confidence(judge: str | None, method: Method, split: Split) -> Tensor | None:
     """The judge's P(retain | x_0) of each retained image, for a method that weighs by it."""
     if not method.power:
         if judge is not None:
@@ -90,11 +89,11 @@ def confidence(judge: str | None, method: Method, split: ForgetRequest, retain: 
     if judge is None:
         raise UserError(f"method {method.name} weighs images by a judge's confidence; give one: --judge FOLDER or demo")
     classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
-    forget = forget_classes(split, classifier)
+    forget = forget_classes(split.request, classifier)
     kept = [k for k, value in enumerate(classifier.classes) if value not in forget]
-    with bar("The judge looks at the retained images", len(retain)) as tick:
+    with bar("The judge looks at the retained images", len(split.retain)) as tick:
         found = []
-        for part in retain.images.split(500):
+        for part in split.retain.images.split(500):
             found.append(classifier.probabilities(to_model(part))[:, kept].sum(1))
             tick(len(part))
     return torch.cat(found)
@@ -119,12 +118,6 @@ def images_of(
             f"resize with --image-size or use other data"
         )
     return found
-
-
-def clear(folder: Path) -> None:
-    """Remove the numbered samples of an earlier run, so that what is in the folder is one run's."""
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-        old.unlink()
 
 
 def show(results: Results) -> None:

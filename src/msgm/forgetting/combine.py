@@ -141,7 +141,7 @@ class NormFixed(Combiner):
             raise UserError(f"share is the length of the forget gradient over the retain one's; got {self.share}")
 
     def meet(self, retain: Tensor, forget: Tensor, probe: Probe) -> Tensor:
-        length = self.share * retain.norm() / forget.norm().clamp(min=_TINY)
+        length: Tensor = self.share * retain.norm() / forget.norm().clamp(min=_TINY)
         return retain + length * forget
 
 
@@ -154,7 +154,8 @@ class Bargain(Combiner):
     """
 
     def meet(self, retain: Tensor, forget: Tensor, probe: Probe) -> Tensor:
-        r, f = retain / retain.norm().clamp(min=_TINY), forget / forget.norm().clamp(min=_TINY)
+        r: Tensor = retain / retain.norm().clamp(min=_TINY)
+        f: Tensor = forget / forget.norm().clamp(min=_TINY)
         return (r + f) / (1 + r.dot(f)).clamp(min=1e-6).sqrt()
 
 
