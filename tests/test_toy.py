@@ -15,7 +15,7 @@ from msgm.errors import UserError
 from msgm.experiments import pool
 from msgm.experiments.mixture import GaussianMixture
 from msgm.experiments.toy import main, reproduce
-from msgm.experiments.toy.claims import PAPERS_MSGM, UNIT
+from msgm.experiments.toy.claims import PAPERS_MSGM, UNIT, claims
 from msgm.experiments.toy.measure import (
     bound,
     bound_terms,
@@ -80,7 +80,7 @@ def test_outliers_are_one_in_a_thousand_of_p_g() -> None:
     x = OVERLAPPING.retain.sample(400_000, generator(5))
     share = float((-OVERLAPPING.retain.log_density(x) > outlier_limit(OVERLAPPING)).double().mean())
     assert share == pytest.approx(0.001, rel=0.2)
-    scattered = torch.tensor([[9.0, -9.0], [0.0, 0.0], [2.0, 2.0], [math.nan, 0.0]], dtype=torch.float64)
+    scattered = torch.tensor([[9.0, 4.0], [0.0, 0.0], [2.0, 2.0], [math.nan, 0.0]], dtype=torch.float64)
     found = samples_summary(scattered[:3], OVERLAPPING, scattered[:3], outlier_limit(OVERLAPPING))
     assert found == {"share": pytest.approx(1 / 3), "outliers": pytest.approx(1 / 3), "distance": 0}
     broken = samples_summary(scattered[1:], OVERLAPPING, scattered[1:], outlier_limit(OVERLAPPING))
@@ -255,6 +255,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_the_experiment_leaves(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text(), parse_constant=pytest.fail)
     assert results["command"] == "msgm reproduce toy" and results["seed"] == 0 and results["budget"] == asdict(TINY)
@@ -271,20 +272,57 @@ def test_what_the_experiment_leaves(finished: Path) -> None:
     assert all(sheet.title in page.replace("&#39;", "'") for sheet in sheets(results))
 
 
-def test_a_stopped_experiment_makes_only_what_is_missing(finished: Path, monkeypatch) -> None:
-    monkeypatch.setattr(main, "plan", lambda budget: [r for r in plan(budget) if "main" in r.studies])
-    lost = finished / "runs" / "overlapping-unseen-fine-tune-0.json"
-    before = json.loads(lost.read_text())
-    lost.unlink()
+def test_a_stopped_experiment_makes_only_what_is_missing(tmp_path: Path, monkeypatch) -> None:
+    tuned = Run(setting=Setting(toy="overlapping", objective="unseen"), mode="fine-tune", seed=0)
+    monkeypatch.setattr(main, "plan", lambda budget: [tuned.parent, tuned])
+    monkeypatch.setattr(main, "claims", lambda results: [])
+    monkeypatch.setattr(main, "draw", lambda out, budget: [])
     made: list[str] = []
     real = main._make
     monkeypatch.setattr(main, "_make", lambda *a: (made.append(a[-1].path.name), real(*a))[1])
-    reproduce(finished, budget=TINY, seed=0, workers=1, command="msgm reproduce toy", resume=True)
-    assert made == [lost.name] and json.loads(lost.read_text())["nll"] == before["nll"]
+    options = {"budget": TINY, "seed": 0, "workers": 1, "command": "msgm reproduce toy"}
+    first = reproduce(tmp_path / "toy", **options)
+    assert len(made) == 4 and made[0] == f"{tuned.parent.key}.json"
+    lost = tmp_path / "toy" / "runs" / f"{tuned.key}.json"
+    lost.unlink()
+    made.clear()
+    second = reproduce(tmp_path / "toy", resume=True, **options)
+    assert made == [lost.name]
+    assert [row["nll"] for row in second["rows"]] == [row["nll"] for row in first["rows"]]
     with pytest.raises(UserError, match="another budget or seed"):
-        reproduce(finished, budget=TINY, seed=1, workers=1, command="", resume=True)
+        reproduce(tmp_path / "toy", resume=True, **{**options, "seed": 1})
     with pytest.raises(UserError, match="already exists"):
-        reproduce(finished, budget=TINY, seed=0, workers=1, command="")
+        reproduce(tmp_path / "toy", **options)
+
+
+def test_the_committed_results_are_whole() -> None:
+    """Their claims are those that their own rows make; every objective is there, on both toys, both ways."""
+    results = json.loads((ROOT / "docs/results/toy.json").read_text())
+    assert results["claims"] == json.loads(json.dumps(claims(results)))
+    found = {(row["toy"], row["objective"], row["mode"]) for row in results["rows"] if row["seeds"] >= 5}
+    assert found == {
+        (toy, objective, mode)
+        for toy in TOYS
+        for objective in OBJECTIVES
+        for mode in ("retrain", "fine-tune")
+        if (objective, mode) != ("standard", "fine-tune")
+    }
+    assert all({"nats", "low", "high"} <= set(row["nll"][k]) for row in results["rows"] for k in ("retain", "forget"))
+    must = {c["claim"]: c["holds"] for c in results["claims"] if "enclose" not in c["claim"]}
+    assert all(must.values()), must
+
+
+def test_score_fields_and_samples_are_drawn() -> None:
+    from msgm.experiments.toy.figures import samples, scores
+
+    exact = OVERLAPPING.retain.as_model(PROCESS)
+    models = dict.fromkeys(("Standard", "Unseen", "Obtuse, windowed"), (exact, exact))
+    fields = scores(OVERLAPPING, models, PROCESS.time(torch.tensor(0.5, dtype=torch.float64).log()))
+    assert len(fields.axes) == 6 and all(axes.get_aspect() == 1 for axes in fields.axes)
+    # Trained and exact are the same model here, and so are their arrows.
+    arrows = [axes.collections[-1] for axes in fields.axes]
+    assert (arrows[0].U == arrows[3].U).all() and (arrows[0].V == arrows[3].V).all()
+    assert len(samples(OVERLAPPING, models, TINY).axes) == 6
 
 
 def double(folder: Path, number: int) -> None:

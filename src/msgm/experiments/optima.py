@@ -67,7 +67,8 @@ def _noise(
         second = second / sde.sigma(t).square().expand(len(x))[:, None, None]
     else:
         second = _direction_moment(*forget.noise_posterior(x, sde, t))
-    return torch.linalg.solve(torch.eye(m.shape[1], dtype=m.dtype) + k[..., None] * second, m)
+    solution: Tensor = torch.linalg.solve(torch.eye(m.shape[1], dtype=m.dtype) + k[..., None] * second, m)
+    return solution
 
 
 def _direction_moment(posterior: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -93,27 +94,28 @@ def _windowed(m: Tensor, k: Tensor, clamp: float, noise: tuple[Tensor, Tensor, T
     """
     with torch.no_grad():
         e, active = m.clone(), torch.arange(len(m))
-        damping, last = torch.ones_like(k), _clamped(e, m, k, clamp, noise)
+        damping, last = torch.ones_like(k), list(_clamped(e, m, k, clamp, noise))
         for _ in range(rounds):
-            given = (m[active], k[active], clamp, tuple(part[active] for part in noise))
             best, slope, curvature = last
             step, reach = torch.linalg.solve(curvature, slope), 1 + e[active].norm(dim=1, keepdim=True)
             # Far from the minimum the curvature can vanish; a step is no longer than the place is far out.
             step = step * (reach / step.norm(dim=1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
             ahead = e[active] - damping * step
-            found = _clamped(ahead, *given)
+            weights, mean, variance = (part[active] for part in noise)
+            found = _clamped(ahead, m[active], k[active], clamp, (weights, mean, variance))
             better = found[0] <= best
             e[active] = torch.where(better, ahead, e[active])
             damping = torch.where(better, (2 * damping).clamp(max=1), damping / 4)
             pairs = zip(found, last, strict=True)
-            last = tuple(torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old) for new, old in pairs)
+            last = [torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old) for new, old in pairs]
             # Points that have arrived, to rounding, take no more part.
             moving = (damping[:, 0] > 1e-6) & (step.norm(dim=1) > 1e-8 * reach[:, 0])
             if not bool(moving.any()):
                 break
-            active, damping, last = active[moving], damping[moving], tuple(part[moving] for part in last)
+            active, damping, last = active[moving], damping[moving], [part[moving] for part in last]
     _, slope, curvature = _clamped(e, m, k, clamp, noise)
-    return e - torch.linalg.solve(curvature.detach(), slope)
+    minimum: Tensor = e - torch.linalg.solve(curvature.detach(), slope)
+    return minimum
 
 
 def _clamped(

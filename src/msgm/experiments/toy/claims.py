@@ -109,7 +109,7 @@ def _matches(results: Measured) -> list[tuple[str, bool, str]]:
         found.append(
             (
                 f"Each re-trained objective's seeds enclose the likelihoods of its exact optimum ({toy})",
-                not outside,
+                checked > 0 and not outside,
                 f"{checked - len(outside)} of {checked} do"
                 + (f"; not: {', '.join(outside)} from the optimum" if outside else ""),
             )
@@ -125,7 +125,10 @@ def _bounded(results: Measured) -> tuple[str, bool, str]:
             b = results["toys"]["overlapping"]["bound"]["b"]
             # Both sides are means over test points; the bound magnifies the error of D_g.
             error = 3 * math.hypot(nll["forget"]["stderr"], nll["retain"]["stderr"] / b)
-            slack[row["model"], row["alpha"]] = (row["bound"] - nll["forget"]["nats"], error)
+            slack[row["model"], row["alpha"], row["every"], row["separate"]] = (
+                row["bound"] - nll["forget"]["nats"],
+                error,
+            )
     least = min((gap for gap, _ in slack.values()), default=None)
     return (
         "Every likelihood that passes its check obeys the bound, within three standard errors of the test points",

@@ -32,9 +32,9 @@ class _Piece:
     path: Path
 
     @property
-    def cost(self) -> float:
+    def cost(self) -> int:
         """Roughly, for the bar: a re-training costs two fine-tunings."""
-        return 2.0 if isinstance(self.what, Run) and self.what.mode == "retrain" else 1.0
+        return 2 if isinstance(self.what, Run) and self.what.mode == "retrain" else 1
 
 
 def reproduce(
@@ -98,7 +98,7 @@ def reproduce(
     return results
 
 
-def _cost(pieces: Sequence[_Piece]) -> float:
+def _cost(pieces: Sequence[_Piece]) -> int:
     return sum(piece.cost for piece in pieces)
 
 

@@ -143,7 +143,7 @@ def interval(found: Measured, key: str = "value", scale: float = 1.0, digits: in
 
 def _name(row: Measured) -> str:
     stopped = f"; stopped in {len(row['diverged'])} of {row['seeds']}" if row["diverged"] else ""
-    return row["model"] + stopped
+    return f"{row['model']}{stopped}"
 
 
 def _weights(row: Measured) -> str:
@@ -157,6 +157,12 @@ def _optimal(name: str) -> Cell:
 
 def _optimal_share(kind: str) -> Cell:
     return lambda row: "–" if row["optimum"] is None else number(100 * row["optimum"][kind]["share"], 1)
+
+
+def _distance(samples: Measured) -> str:
+    """A few samples that flew away decide it, once it is large."""
+    value = samples["distance"]["value"]
+    return "over 100" if value is not None and value > 100 else number(value)
 
 
 def _unit(name: str) -> Cell:
@@ -195,8 +201,8 @@ _MAIN: list[tuple[str, dict[str, Cell], str]] = [
             "optimum ": _optimal_share("sde"),
             "outliers, %: ODE": lambda row: number(100 * row["ode"]["outliers"]["value"], 1),
             "SDE": lambda row: number(100 * row["sde"]["outliers"]["value"], 1),
-            "distance to p_g: ODE": lambda row: number(row["ode"]["distance"]["value"]),
-            "SDE ": lambda row: number(row["sde"]["distance"]["value"]),
+            "distance to p_g: ODE": lambda row: _distance(row["ode"]),
+            "SDE ": lambda row: _distance(row["sde"]),
         },
         "Share of samples nearest the forgotten mode; outliers elsewhere; sliced Wasserstein distance.",
     ),
