@@ -12,9 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from msgm import cli
 from msgm.checkpoint import WEIGHTS, load, weights_sha256
 from msgm.cli import COMMANDS, main
+from msgm.commands.options import build_method
 from msgm.evaluation.judge import Judge
+from msgm.forgetting.combine import PCGrad
+from msgm.forgetting.methods import METHODS
+from msgm.forgetting.regularise import Saliency
+from msgm.forgetting.terms import Denoising, Redirect
 from msgm.sampling import SAMPLERS
 
 RULE = "label in [3, 7]"
@@ -123,11 +129,25 @@ def test_no_arguments_show_the_overview(capsys: pytest.CaptureFixture[str]) -> N
     assert "usage: msgm COMMAND" in capsys.readouterr().out
 
 
-def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     main(["methods"])
     shown = capsys.readouterr().out
-    for name in ("standard", "unseen", "orthogonal", "obtuse", "erasediff", "redirect *"):
-        assert name in shown
+    for name, recipe in METHODS.items():
+        assert re.search(rf"^\S* ?{name}( \*)? ", shown, re.MULTILINE), name
+        assert recipe().paper.split(",")[0] in " ".join(shown.split())
+    for part in ("pcgrad", "saliency", "negated"):
+        assert part in shown
+
+
+def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
+    given = "--set combine.alpha=.7 --set forget.window=2 --set combine=pcgrad --set regularise=saliency --set low=0"
+    (word,) = cli._spell(given.split(), set())
+    method = build_method("redirect", json.loads(word.removeprefix("--set=")))
+    assert method.combine == PCGrad(alpha=0.7) and method.forget == Redirect(low=0, window=2)
+    assert method.regularise == Saliency()
+    assert build_method("orthogonal", {"retain.weighting": "noise"}, alpha=0.5).retain == Denoising(weighting="noise")
+    assert build_method("erasediff", alpha=0.5) == METHODS["erasediff"](alpha=0.5)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +239,17 @@ def test_rules_that_make_no_sense(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, erasediff, redirect"),
+        (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad-plus, "),
+        (["--set", "keep=0.3"], "method redirect takes no --keep; it takes: alpha, every, low, high, subset"),
+        (["--set", "keep"], "--set keep: write --set NAME=VALUE"),
+        (["--set", "alpha=much"], "alpha of method redirect is a float; got 'much'"),
+        (["--set", "combine=sum"], "no combine 'sum'; known: weighted"),
+        (["--set", "forget.depth=2"], "forget of method redirect takes no --depth"),
+        (["--set", "forget.weighting=odd"], "no weighting 'odd'; known: image, noise"),
+        (["--set", "regularise.keep=0.3"], "say what first: --set regularise=NAME"),
+        (["--method", "unseen", "--set", "combine=pcgrad"], "no forget term"),
+        (["--method", "reweight"], "--judge FOLDER"),
+        (["--judge", "demo"], "asks no judge"),
         (["--method", "unseen", "--alpha", "0.5"], "takes no --alpha"),
         (["--method", "redirect", "--form", "inner"], "takes no --form"),
         (["--method", "orthogonal", "--form", "diagonal"], "known: elementwise, inner, literal"),
@@ -422,6 +452,21 @@ def test_unlearn_writes_a_model_and_its_record(model: str, unlearned: Path) -> N
     steps = [json.loads(line)["step"] for line in (unlearned / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
     assert not (unlearned / "resume.safetensors").exists()
+
+
+def test_peers_with_options_and_a_judge(model: str, judge: str, tmp_path: Path) -> None:
+    rows = {
+        "salun": ["--method", "salun", "--set", "keep=0.3", "--set", "regularise.batches=1", "--set", "combine=pcgrad"],
+        "reweight": ["--method", "reweight", "--judge", judge, "--set", "power=2"],
+    }
+    for name, options in rows.items():
+        main(["unlearn", model, "--forget", RULE, "--out", str(tmp_path / name), *options, *TINY])
+        assert load(tmp_path / name).record["method"]["name"] == name
+    record = load(tmp_path / "salun").record["method"]
+    assert record["combine"] == {"by": "PCGrad", "every": 1, "alpha": 0.5}
+    assert record["regularise"] == {"by": "Saliency", "keep": 0.3, "batches": 1}
+    record = load(tmp_path / "reweight").record
+    assert record["method"]["power"] == 2 and len(record["confidence_sha256"]) == 64
 
 
 def test_resume_of_a_finished_run_changes_nothing(

@@ -2,28 +2,34 @@
 
 import json
 import math
+from dataclasses import dataclass, replace
 from inspect import signature
 
 import pytest
 import torch
 from oracle import SDES
-from tiny import tiny_model, tiny_split
+from tiny import PLANE, plane_model, tiny_model, tiny_split
 
+from msgm import training
+from msgm.checkpoint import load, weights_sha256
 from msgm.errors import UserError
 from msgm.forgetting import methods
-from msgm.forgetting.combine import Weighted
+from msgm.forgetting.combine import Adaptive, Weighted
 from msgm.forgetting.methods import DEFAULT, METHODS
-from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect, UniformTarget
+from msgm.forgetting.terms import Noised, Obtuse, Orthogonal, Redirect, UniformTarget
 from msgm.runs import read_log
-from msgm.training import UnlearnSettings, train, unlearn
+from msgm.score import ScoreModel
+from msgm.sde import SDE
+from msgm.training import Diverged, TrainSettings, UnlearnSettings, train, unlearn
 
 
 def test_every_recipe_builds_under_its_own_name() -> None:
     built = [recipe() for recipe in METHODS.values()]
-    names = ["standard", "unseen", "orthogonal", "obtuse", "erasediff", "redirect"]
+    names = ["standard", "unseen", "orthogonal", "obtuse", "erasediff", "neggrad", "neggrad-plus", "salun", "sfron"]
+    names += ["selective-amnesia", "siss", "munba", "retrack", "esd", "vdu", "reweight", "redirect"]
     assert [m.name for m in built] == list(METHODS) == names
     assert DEFAULT in METHODS
-    assert all(recipe.__doc__ for recipe in METHODS.values())
+    assert all(recipe.__doc__ for recipe in METHODS.values()) and all(m.paper for m in built)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -31,9 +37,32 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
     recipe = METHODS[name]
     record = json.loads(json.dumps(recipe().to_dict(), allow_nan=False))
     assert record["name"] == name and record == recipe().to_dict()
-    options = {"alpha": 0.123, "every": 9, "form": "literal", "window": 7.0, "clamp": 7.0, "low": 0.5, "high": 9.0}
-    for key in signature(recipe).parameters:
+    counts = dict.fromkeys(("every", "samples", "neighbours", "subset", "steps", "checkpoints", "gap", "inner"), 9)
+    shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share"), 0.123)
+    numbers = dict.fromkeys(("window", "clamp", "high", "strength", "threshold", "weight", "eta", "power", "rate"), 7.0)
+    for key, parameter in signature(recipe).parameters.items():
+        options = {**counts, **shares, **numbers}
+        if key == "form":
+            options["form"] = (
+                next(
+                    f
+                    for f in ("literal", "bounded", "redirect")
+                    if f in str(parameter.annotation) and f != parameter.default
+                )
+                if parameter.annotation != "Target"
+                else "redirect"
+            )
         assert recipe(**{key: options[key]}).to_dict() != record, key
+
+
+def test_what_each_recipe_needs_is_said() -> None:
+    unbounded = {name for name, recipe in METHODS.items() if not recipe().bounded}
+    assert unbounded == {"neggrad", "neggrad-plus", "sfron", "siss", "vdu"}
+    assert methods.neggrad(form="bounded").bounded and not methods.obtuse(form="literal").bounded
+    fine_tunes = {name for name, recipe in METHODS.items() if recipe().fine_tunes}
+    assert fine_tunes == {"salun", "sfron", "selective-amnesia", "esd", "vdu"}
+    assert methods.siss().needs == ["forget set", "pairs"] and methods.reweight().needs == ["a judge"]
+    assert methods.vdu().needs == ["forget set", "several checkpoints"] and methods.unseen().needs == []
 
 
 def test_parts_of_the_recipes() -> None:
@@ -43,7 +72,8 @@ def test_parts_of_the_recipes() -> None:
     assert methods.orthogonal().forget == Orthogonal(form="elementwise")
     assert methods.obtuse().forget == Obtuse(form="windowed")
     assert methods.redirect().forget == Redirect(low=0.15)
-    assert methods.erasediff().forget == UniformTarget()
+    assert methods.erasediff().forget == UniformTarget() and methods.erasediff().combine == Adaptive()
+    assert methods.erasediff(alpha=0.9).combine == Weighted(alpha=0.9, every=1)
     for recipe in (methods.orthogonal, methods.obtuse):
         assert recipe().combine == Weighted(alpha=0.99, every=4)
 
@@ -76,26 +106,141 @@ def test_every_out_of_range_is_refused() -> None:
         Weighted(every=0)
 
 
+QUICK = {
+    "sfron": {"samples": 4},
+    "selective-amnesia": {"samples": 4},
+    "esd": {"steps": 3},
+    "vdu": {"checkpoints": 2, "gap": 2},
+}
+
+
 @pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 @pytest.mark.parametrize("name", METHODS)
-def test_every_recipe_trains_on_every_process(name: str, sde, tmp_path) -> None:
-    prediction = "noise" if name == "orthogonal" else "edm"
+def test_every_recipe_runs_20_steps_on_every_process(name: str, sde: SDE, tmp_path) -> None:
+    method, parent = METHODS[name](**QUICK.get(name, {})), plane_model(sde)
+    sure = torch.linspace(0.2, 1, len(PLANE.retain)) if method.power else None
     child = unlearn(
-        tiny_model(sde, prediction=prediction),
-        tiny_split(),
-        method=METHODS[name](),
-        settings=UnlearnSettings(steps=5, batch=8),
-        out=tmp_path / "m",
-        device="cpu",
-        progress=False,
-    )
+        parent, PLANE, method=method, settings=UnlearnSettings(steps=20, batch=8, ema=0.5), confidence=sure,
+        out=tmp_path / "m", device="cpu", progress=False,
+    )  # fmt: skip
     log = read_log(tmp_path / "m")
-    assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in log] == list(range(1, 21))
     assert all(math.isfinite(line["retain"]) and math.isfinite(line["norm"]) for line in log)
-    every = {"standard": 0, "unseen": 0, "erasediff": 1, "redirect": 1}.get(name, 4)
-    assert [line["forget"] is not None for line in log] == [every > 0 and k % every == 0 for k in range(5)]
+    due = [method.forget is not None and method.combine.due(k) for k in range(20)]
+    assert [line["forget"] is not None for line in log] == due
     assert all(math.isfinite(line["forget"]) for line in log if line["forget"] is not None)
+    moved = [not torch.equal(a, b) for a, b in zip(child.parameters(), parent.parameters(), strict=True)]
+    assert all(bool(torch.isfinite(p).all()) for p in child.parameters()) and any(moved)
+    assert load(tmp_path / "m").record["method"] == json.loads(json.dumps(method.to_dict()))
+
+
+@pytest.mark.parametrize("name", ["salun", "selective-amnesia", "siss", "esd", "munba"])
+def test_peers_train_images(name: str) -> None:
+    """A U-Net with dropout, whose pixels are dequantised."""
+    method = METHODS[name](**QUICK.get(name, {}))
+    settings = UnlearnSettings(steps=2, batch=4)
+    child = unlearn(tiny_model(), tiny_split(), method=method, settings=settings, device="cpu", progress=False)
     assert all(bool(torch.isfinite(p).all()) for p in child.parameters())
+
+
+@pytest.mark.parametrize("name", [n for n, recipe in METHODS.items() if recipe().fine_tunes])
+def test_what_was_prepared_is_found_again_by_a_resumed_run(name: str, tmp_path, monkeypatch) -> None:
+    def run(folder, **more) -> None:
+        settings = UnlearnSettings(steps=6, batch=8, save_every=2, seed=3)
+        method = METHODS[name](**QUICK.get(name, {}))
+        unlearn(
+            plane_model(SDES["ve"]), PLANE, method=method, settings=settings, out=folder, device="cpu", progress=False,
+            **more,
+        )  # fmt: skip
+
+    run(tmp_path / "whole")
+    follow, calls = training._follow, []
+
+    def struck(*arguments) -> None:
+        calls.append(None)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        follow(*arguments)
+
+    monkeypatch.setattr(training, "_follow", struck)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "halted")
+    monkeypatch.undo()
+    run(tmp_path / "halted", resume=True)
+    whole, halted = (load(tmp_path / k).record["weights_sha256"] for k in ("whole", "halted"))
+    assert whole == halted
+
+
+def test_methods_that_start_from_a_trained_model() -> None:
+    with pytest.raises(UserError, match="salun starts from a trained model"):
+        train(tiny_model(), tiny_split(), method=methods.salun(), progress=False)
+
+
+def test_reweight_weighs_by_the_judges_confidence() -> None:
+    """Images of no confidence count nothing; all of the same count as in unseen."""
+    settings = UnlearnSettings(steps=3, batch=8)
+
+    def run(method, sure=None, split=PLANE) -> ScoreModel:
+        model = plane_model(SDES["ve"])
+        return unlearn(model, split, method=method, settings=settings, confidence=sure, device="cpu", progress=False)
+
+    n = len(PLANE.retain)
+    alike = run(methods.reweight(power=2), torch.full((n,), 0.5))
+    assert weights_sha256(alike.network) == weights_sha256(run(methods.unseen()).network)
+    other = run(methods.reweight(power=2), torch.linspace(0, 1, n))
+    assert weights_sha256(other.network) != weights_sha256(alike.network)
+    for sure in (None, torch.ones(n - 1), torch.zeros(n), torch.full((n,), 2.0)):
+        with pytest.raises(UserError, match="confidence"):
+            run(methods.reweight(), sure)
+
+
+def test_ddpm_times_are_discrete_and_folders_are_diffusers(tmp_path) -> None:
+    """From a diffusers folder, at the times and with the alphas of its scheduler, to a diffusers folder."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    network = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8,), norm_num_groups=4,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    scheduler = DDPMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2")
+    DDPMPipeline(network, scheduler).save_pretrained(tmp_path / "parent")
+    seen: list[Noised] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watched(Redirect):
+        def each(self, batch: Noised, retained: torch.Tensor) -> torch.Tensor:
+            seen.append(batch)
+            return super().each(batch, retained)
+
+    parent = load(tmp_path / "parent")
+    unlearn(
+        parent, tiny_split(), method=replace(methods.redirect(), forget=Watched(low=0.1)), device="cpu",
+        settings=UnlearnSettings(steps=3, batch=8), out=tmp_path / "child", progress=False,
+    )  # fmt: skip
+    steps = torch.cat([batch.t for batch in seen]) * 49
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+    alphas = scheduler.alphas_cumprod[steps.round().long()].sqrt()
+    torch.testing.assert_close(parent.sde.alpha(steps.round() / 49), alphas, rtol=1e-5, atol=1e-6)
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "child")
+    child = load(tmp_path / "child").network.state_dict()
+    assert all(torch.equal(v, child[k]) for k, v in pipeline.unet.state_dict().items())
+    assert any(not torch.equal(v, child[k]) for k, v in network.state_dict().items())
+    assert pipeline.scheduler.config.beta_schedule == "squaredcos_cap_v2"
+
+
+def test_literal_ascent_ends_with_the_guards_message_and_good_weights(tmp_path) -> None:
+    settings = UnlearnSettings(steps=400, batch=16, lr=1e-2, clip=100.0, cooldown=0.0)
+    fitted = TrainSettings(steps=60, batch=16, lr=3e-3, warmup=5)
+    parent = train(plane_model(SDES["ve"]), PLANE.retain, settings=fitted, device="cpu", progress=False)
+    with pytest.raises(Diverged, match=r"neggrad diverged at step \d+: .* last good weights"):
+        unlearn(
+            parent, PLANE, method=methods.neggrad(), settings=settings, out=tmp_path / "m", device="cpu",
+            progress=False,
+        )  # fmt: skip
+    kept = load(tmp_path / "m")
+    assert str(kept.record["status"]).startswith("diverged at step")
+    assert all(bool(torch.isfinite(p).all()) for p in kept.parameters())
 
 
 @pytest.mark.parametrize("form", ["inner", "literal", "released_sign", "windowed"])
@@ -107,7 +252,7 @@ def test_other_forms_train(form: str) -> None:
 
 def test_what_a_recipe_needs_to_know() -> None:
     """Plain data are for the standard method; the others ask what to forget."""
-    for name in METHODS:
+    for name, recipe in METHODS.items():
         if name != "standard":
-            with pytest.raises(UserError, match="what to forget"):
+            with pytest.raises(UserError, match="a trained model" if recipe().fine_tunes else "what to forget"):
                 train(tiny_model(), tiny_split().retain, method=METHODS[name](), progress=False)

@@ -113,7 +113,7 @@ def test_minimisers_are_the_closed_forms(sde: SDE, point: tuple[float, ...], alp
 
     close(at.minimiser(Obtuse(form="literal"), alpha), m_g - f / (2 * g) * m_f)
     close(at.minimiser(Obtuse(form="released_sign"), alpha), m_g + f / (2 * g) * m_f)
-    window = 1 / (1 + (at.sigma / 0.7) ** 4)
+    window = 1 / (1 + (at.sigma / at.alpha / 0.7) ** 4)
     close(at.minimiser(Obtuse(window=0.7, clamp=1e9), alpha), m_g - window * f / (2 * g) * m_f)
 
 

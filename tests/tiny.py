@@ -3,7 +3,8 @@
 import torch
 
 from msgm.data import ForgetRequest, ImageData, Split
-from msgm.score import ScoreModel
+from msgm.networks import MLP
+from msgm.score import Prediction, ScoreModel
 from msgm.sde import SDE, VESDE
 
 
@@ -39,3 +40,15 @@ def tiny_model(sde: SDE | None = None, *, seed: int = 0, dropout: float = 0.1, p
         dropout=dropout,
     )
     return ScoreModel(network, sde or VESDE(), shape=(1, 8, 8), patch=2, prediction=prediction)  # type: ignore[arg-type]
+
+
+VECTORS = torch.randn(48, 2, generator=torch.Generator().manual_seed(0))
+PLANE = ForgetRequest("label == 1").split(
+    ImageData(images=VECTORS, columns={"label": (VECTORS[:, 0] > 0.7).long()}, name="plane")
+)
+"""Points of the plane, those far to the right to be forgotten."""
+
+
+def plane_model(sde: SDE, seed: int = 0, prediction: Prediction = "edm") -> ScoreModel:
+    torch.manual_seed(seed)
+    return ScoreModel(MLP(dim=2, width=16, depth=2), sde, shape=(2,), prediction=prediction)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import sys
+from ast import literal_eval
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from inspect import signature
 from typing import Any, NoReturn, get_type_hints
@@ -120,9 +123,22 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
 
 
 def _spell(argv: list[str], flags: set[str]) -> list[str]:
-    """``--save-every`` as ``--save_every``, ``-n`` as ``--n``, and a bare ``--resume`` as ``--resume=true``."""
-    spelt = []
+    """``--save-every`` as ``--save_every``, ``-n`` as ``--n``, a bare ``--resume`` as ``--resume=true``.
+
+    All of ``--set NAME=VALUE`` become one JSON object, with numbers, True, False and None read as in Python.
+    """
+    spelt: list[str] = []
+    chosen: dict[str, Any] = {}
     for place, word in enumerate(argv):
+        if word == "--set" or (place and argv[place - 1] == "--set"):
+            if word != "--set":
+                name, equals, value = word.partition("=")
+                if not equals:
+                    _fail(2, f"--set {word}: write --set NAME=VALUE")
+                with suppress(ValueError, SyntaxError):
+                    chosen[name.replace("-", "_")] = value
+                    chosen[name.replace("-", "_")] = literal_eval(value)
+            continue
         option, equals, value = word.partition("=")
         if option.startswith("--"):
             option = "--" + option[2:].replace("-", "_")
@@ -132,7 +148,7 @@ def _spell(argv: list[str], flags: set[str]) -> list[str]:
         if option in flags and not equals and following not in ("true", "false"):
             equals, value = "=", "true"
         spelt.append(option + equals + value)
-    return spelt
+    return spelt + ([f"--set={json.dumps(chosen)}"] if chosen else [])
 
 
 def _fail(status: int, message: str) -> NoReturn:

@@ -105,13 +105,18 @@ class ScoreModel(nn.Module):
         return next(self.parameters()).device
 
 
-def exact_denoiser(y: Tensor, ratio: Tensor, images: Tensor, *, chunk: int = 4096) -> Tensor:
+def exact_denoiser(y: Tensor, ratio: Tensor, images: Tensor, *, neighbours: int = 0, chunk: int = 4096) -> Tensor:
     """The denoiser of a data set that is known exactly: E[x_0 | y] for y = x_0 + ratio * eps, x_0 one of ``images``.
 
     ``sum_r w_r x_r`` with ``w = softmax_r(-|y - x_r|^2 / (2 ratio^2))`` (Karras et al. 2022, Eq. 57). Shapes: y (B, *),
-    ratio (B,) = sigma/alpha, images (N, *); returns (B, *). Images are visited ``chunk`` at a time.
+    ratio (B,) = sigma/alpha, images (N, *); returns (B, *). Images are visited ``chunk`` at a time. ``neighbours`` > 0
+    keeps only that many of the largest weights of each y, those of its nearest images.
     """
     flat, scale = y.flatten(1), 1 / (2 * ratio.square())
+    if 0 < neighbours < len(images):
+        rows = images.flatten(1)
+        logits, nearest = ((2 * flat @ rows.T - rows.square().sum(1)) * scale[:, None]).topk(neighbours, 1)
+        return torch.einsum("bk,bkd->bd", logits.softmax(1), rows[nearest]).view_as(y)
     best = torch.full_like(ratio, -torch.inf)
     total, mean = torch.zeros_like(ratio), torch.zeros_like(flat)
     for part in images.flatten(1).split(chunk):

@@ -23,17 +23,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .batches import Shuffled, clean, draw, mix
 from .checkpoint import RECORD, configuration, weights_sha256, write_model
 from .data import ImageData, Split
 from .errors import UserError
 from .forgetting.methods import Method, redirect, standard
-from .forgetting.terms import Noised
+from .forgetting.prepare import assign, flat
+from .objective import Objective
 from .progress import bar
 from .runs import LOG, STATE, Log, Run, restore, store
 from .score import ScoreModel
 from .storage import claim
-from .times import Clock, LogNormalClock, UniformClock, stratified, uniform
+from .times import LogNormalClock, UniformClock, stratified, uniform
 
 
 class Diverged(RuntimeError):
@@ -116,6 +116,7 @@ def train(
     *,
     method: Method | None = None,
     settings: TrainSettings | None = None,
+    confidence: Tensor | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -127,14 +128,18 @@ def train(
 
     With a `Split` and a method this is the paper's re-training; with plain data the ordinary (Standard) model.
     ``out`` is a folder for the model, its record and ``log.jsonl``; a run that was stopped goes on with ``resume``.
+    ``confidence`` (N,) in [0, 1] is a judge's P(retain | x_0) of each retained image, for methods with a ``power``.
 
     Raises:
-        UserError: the images' shape is not the model's; ``out`` exists; a resumed run's settings differ.
+        UserError: the images' shape is not the model's; ``out`` exists; a resumed run's settings differ; the method
+            needs a trained model, or a judge's confidence that is not given.
         Diverged: the guard stopped the run; the last good weights are in ``out``.
     """
     method = method or standard()
     settings = settings or TrainSettings()
-    return _fit(model, data, method, settings, "trained", out, resume, overwrite, device, progress, command)
+    if method.fine_tunes:
+        raise UserError(f"method {method.name} starts from a trained model; use it with unlearn")
+    return _fit(model, data, method, settings, "trained", out, resume, overwrite, device, progress, command, confidence)
 
 
 def unlearn(
@@ -143,6 +148,7 @@ def unlearn(
     *,
     method: Method | None = None,
     settings: UnlearnSettings | None = None,
+    confidence: Tensor | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -159,7 +165,9 @@ def unlearn(
     settings = settings or UnlearnSettings()
     child = copy.deepcopy(model)
     child.record = {"parent": {"weights_sha256": weights_sha256(model.network), "kind": model.record.get("kind")}}
-    return _fit(child, split, method, settings, "unlearned", out, resume, overwrite, device, progress, command)
+    return _fit(
+        child, split, method, settings, "unlearned", out, resume, overwrite, device, progress, command, confidence
+    )
 
 
 def _fit(
@@ -174,6 +182,7 @@ def _fit(
     device: str,
     progress: bool,
     command: str,
+    confidence: Tensor | None,
 ) -> ScoreModel:
     from accelerate import Accelerator
 
@@ -184,7 +193,10 @@ def _fit(
     retain, forget = _images(model, data, method)
     if settings.flip and retain.ndim != 4:
         raise UserError("flip mirrors images, and the data are vectors; leave it out")
+    weights = _weights(method, confidence, len(retain))
     record = _record(model, data, method, settings, kind, command)
+    if weights is not None:
+        record["confidence_sha256"] = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
     folder = Path(out) if out is not None else None
     identity = _identity(record, model) if folder is not None else ""
     if folder is not None and not (resume and (folder / STATE).exists()):
@@ -206,18 +218,36 @@ def _fit(
         name: torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         for name in ("optimizer", *(("forget_optimizer",) if method.combine.separate else ()))
     }
+    objective = Objective(
+        method=method, model=model, network=network, retain=retain, forget=forget, weights=weights,
+        clock=LogNormalClock(mean=settings.noise_mean) if settings.clock == "lognormal" else UniformClock(),
+        numbers=stratified if settings.draw == "stratified" else uniform,
+        batch=settings.batch, steps=settings.steps, flip=settings.flip,
+        seed=settings.seed + 1_000_003 * accelerator.process_index, device=accelerator.device,
+    )  # fmt: skip
+    main = accelerator.is_main_process
+    regularise = objective.prepare(show=progress and main)
     run = Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizers=optimizers)
     if folder is not None and resume and (folder / STATE).exists():
         restore(run, folder, identity)
     good = copy.deepcopy(run.average.network.state_dict())
 
-    seed = settings.seed + 1_000_003 * accelerator.process_index
-    retain_batches = Shuffled(len(retain), settings.batch, seed)
-    forget_batches = Shuffled(len(forget), settings.batch, seed + 1) if forget is not None else None
-    pool = clean(retain, accelerator.device) if method.forget is not None else retain[:0]
-    clock: Clock = LogNormalClock(mean=settings.noise_mean) if settings.clock == "lognormal" else UniformClock()
-    numbers = stratified if settings.draw == "stratified" else uniform
-    main = accelerator.is_main_process
+    def gradient(loss: Tensor, *, last: bool = True) -> Tensor:
+        """By all weights, one flat vector."""
+        model.zero_grad()
+        accelerator.backward(loss, retain_graph=not last)
+        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+
+    def probe(shift: Tensor) -> Tensor:
+        """The gradient of this step's forget loss where the weights are moved by ``shift``."""
+        here = flat(model)
+        assign(model, here + shift)
+        loss = objective(run.step)[1]
+        assert loss is not None
+        moved = gradient(loss)
+        assign(model, here)
+        return moved
+
     title = f"{'Training' if kind == 'trained' else 'Unlearning'} ({method.name})"
     began, first = time.monotonic(), run.step
 
@@ -227,38 +257,18 @@ def _fit(
         _stop() as stop,
     ):
         while run.step < settings.steps:
-            generator = torch.Generator().manual_seed(mix(seed, run.step))
             for optimizer in optimizers.values():
                 optimizer.param_groups[0]["lr"] = settings.lr * _schedule(run.step, settings)
-            due = forget is not None and method.forget is not None and method.combine.due(run.step)
+            retain_loss, forget_loss = objective(run.step)
 
-            # Both halves share their times and go through the network together.
-            x0 = draw(retain, retain_batches(run.step), generator, settings.flip)
-            t = clock(numbers(len(x0), generator), model.sde)
-            if due:
-                assert forget is not None and forget_batches is not None
-                x0 = torch.cat([x0, draw(forget, forget_batches(run.step), generator, settings.flip)])
-                t = torch.cat([t, t])
-            eps = torch.randn(x0.shape, generator=generator)
-            x0, t, eps = (v.to(accelerator.device, torch.float32) for v in (x0, t, eps))
-            x = model.sde.marginal(x0, t, eps)
-            with _dropout_seed(mix(seed, run.step), accelerator.device):
-                noise = network(x, t)
-            halves = [
-                Noised(x=a, t=b, eps=c, noise=d, model=model, generator=generator)
-                for a, b, c, d in zip(*(v.split(settings.batch) for v in (x, t, eps, noise)), strict=True)
-            ]
-            retain_loss = method.retain(halves[0])
-            forget_loss = method.forget(halves[1], pool) if due and method.forget is not None else None
+            # A direction for each optimiser; all are found before any of them moves the weights.
             losses = method.combine.parts(retain_loss, forget_loss) if method.forget is not None else [retain_loss]
-
-            # A gradient for each optimiser; all are taken before any of them moves the weights.
-            gradients, norm = [], 0.0
-            for loss in losses:
-                model.zero_grad()
-                accelerator.backward(loss, retain_graph=loss is not losses[-1])
-                norm += float(accelerator.clip_grad_norm_(parameters, settings.clip))
-                gradients.append([p.grad for p in parameters])
+            gradients = [gradient(loss, last=loss is losses[-1]) for loss in losses]
+            directions = method.combine.direction(gradients, probe)
+            if regularise is not None:
+                directions = [regularise.direction(directions[0], flat(model), forget_loss is not None)]
+            norms = [d.norm() for d in directions]
+            norm = float(sum(norms))
             value = float(retain_loss.detach())
             if not (math.isfinite(value) and math.isfinite(norm)) or _exploded(run, value, settings.guard):
                 run.average.network.load_state_dict(good)
@@ -270,10 +280,13 @@ def _fit(
                     run, folder if main else None, {**record, "status": f"diverged at step {run.step + 1}"}
                 )
                 raise Diverged(message, return_model)
-            for optimizer, gradient in zip(optimizers.values(), gradients, strict=False):
-                for p, g in zip(parameters, gradient, strict=True):
-                    p.grad = g
+            for optimizer, direction, length in zip(optimizers.values(), directions, norms, strict=False):
+                clipped = direction * (settings.clip / (length + 1e-6)).clamp(max=1)
+                for p, g in zip(parameters, clipped.split([p.numel() for p in parameters]), strict=True):
+                    p.grad = g.view_as(p)
                 optimizer.step()
+            if regularise is not None:
+                assign(model, regularise.weights(flat(model)))
             _follow(run.average, model, min(settings.ema, (1 + run.step) / (10 + run.step)))
 
             run.step += 1
@@ -318,6 +331,18 @@ def _images(model: ScoreModel, data: ImageData | Split, method: Method) -> tuple
             f"resize with --image-size or use other data"
         )
     return retain, forget
+
+
+def _weights(method: Method, confidence: Tensor | None, rows: int) -> Tensor | None:
+    """What each retained row counts: confidence^power, of mean 1; None where all count alike."""
+    if not method.power:
+        return None
+    if confidence is None:
+        raise UserError(f"method {method.name} weighs images by a judge's confidence; give one (--judge FOLDER)")
+    weights = confidence.detach().cpu().float() ** method.power
+    if weights.shape != (rows,) or not bool((confidence >= 0).all() & (confidence <= 1).all() & weights.any()):
+        raise UserError(f"confidence must be {rows} numbers in [0, 1], not all 0; got shape {tuple(confidence.shape)}")
+    return weights / weights.mean()
 
 
 def _schedule(step: int, settings: TrainSettings) -> float:
@@ -377,17 +402,6 @@ def _finish(run: Run, folder: Path | None, record: dict[str, Any]) -> ScoreModel
         write_model(run.average, folder)
         (folder / STATE).unlink(missing_ok=True)
     return run.average.requires_grad_(True).eval()
-
-
-@contextmanager
-def _dropout_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds the generator that dropout draws from; the CPU's is put back after.
-
-    Not by `torch.manual_seed`: it queues a seed, with a stack trace, for each kind of device that was never used.
-    """
-    with torch.random.fork_rng(devices=[]):
-        (torch.cuda.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)
-        yield
 
 
 @contextmanager

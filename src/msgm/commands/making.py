@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ from ..storage import claim
 from ..training import TrainSettings, UnlearnSettings
 from ..training import train as fit
 from ..training import unlearn as forget_in
-from .options import build_method, hardware, images_of
+from .options import build_method, confidence, hardware, images_of
 
 
 def train(
@@ -38,6 +38,8 @@ def train(
     alpha: float | None = None,
     every: int | None = None,
     form: str | None = None,
+    set: dict[str, Any] | None = None,
+    judge: str | None = None,
     threads: int | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -56,17 +58,19 @@ def train(
         network: a preset (small-28, small-32, paper-32, paper-64); auto takes the small one of the images' size.
         prediction: what the network's output means.
         forget: rule that selects what must not be generated, as "label in [3, 7]".
-        method: standard, unseen, orthogonal, obtuse, erasediff, redirect.
+        method: a name of those that msgm methods lists.
         alpha: weight of the retain loss (method's own default).
         every: steps between forget losses (method's own default).
         form: variant of the method's forget term.
+        set: any other option of the method (--set keep=0.3) or of a part of it (--set forget.window=2).
+        judge: a judge folder, or demo, for methods that weigh images by its confidence.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
     hardware(threads, device)
-    recipe = build_method(method, alpha=alpha, every=every, form=form)
+    recipe = build_method(method, set, alpha=alpha, every=every, form=form)
     images = load_data(data, data_dir=data_dir, image_size=image_size)
     chosen = preset(network, images.shape)
     torch.manual_seed(settings.seed)
@@ -79,9 +83,10 @@ def train(
         patch=chosen.patch,
     )
     target: ImageData | Split = ForgetRequest(forget).split(images) if forget else images
+    sure = confidence(judge, recipe, target) if isinstance(target, Split) else None
     fit(
-        model, target, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
-        command=command,
+        model, target, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
+        device=device, command=command,
     )  # fmt: skip
     print(f"saved {out}")
 
@@ -136,6 +141,8 @@ def unlearn(
     alpha: float | None = None,
     every: int | None = None,
     form: str | None = None,
+    set: dict[str, Any] | None = None,
+    judge: str | None = None,
     threads: int | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -147,24 +154,27 @@ def unlearn(
         model: a model folder (ours or diffusers'), or demo for the one in the package.
         out: folder for the new model, its record and log.jsonl.
         forget: rule that selects what must not be generated, as "label in [3, 7]" or "Bangs == 1 and Male == 0".
-        method: standard, unseen, orthogonal, obtuse, erasediff, redirect.
+        method: a name of those that msgm methods lists.
         data: the images; by default those that the model was trained on, where its record names them.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         alpha: weight of the retain loss (method's own default).
         every: steps between forget losses (method's own default).
         form: variant of the method's forget term.
+        set: any other option of the method (--set keep=0.3) or of a part of it (--set forget.window=2).
+        judge: a judge folder, or demo, for methods that weigh images by its confidence.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
     hardware(threads, device)
-    recipe = build_method(method, alpha=alpha, every=every, form=form)
+    recipe = build_method(method, set, alpha=alpha, every=every, form=form)
     parent = load(model)
     split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
+    sure = confidence(judge, recipe, split)
     forget_in(
-        parent, split, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
-        command=command,
+        parent, split, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
+        device=device, command=command,
     )  # fmt: skip
     print(f"saved {out}")

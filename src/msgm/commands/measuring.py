@@ -16,7 +16,7 @@ from ..evaluation.judge import Judge
 from ..evaluation.report import Results, commit, save_samples, write_html, write_json
 from ..evaluation.report import grid as sheet
 from ..evaluation.samples import clear, draw
-from ..forgetting.methods import DEFAULT, METHODS
+from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
 from ..progress import bar
 from ..sampling import Grid, SamplerName, build
@@ -302,12 +302,24 @@ def demo(
 
 
 def methods() -> None:
-    """The unlearning methods there are."""
+    """The unlearning methods there are: what each asks for, its options, and where it was published."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    shown = Table("Method", "What it asks", "Options (default)")
+    shown = Table(Column("Method", no_wrap=True), "What it asks, and its options", "Needs", "Bounded", "Paper")
     for name, make in METHODS.items():
+        method = make()
         options = ", ".join(f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items())
-        shown.add_row(name + (" *" if name == DEFAULT else ""), " ".join((make.__doc__ or "").split()), options or "-")
-    Console().print(shown, "* the default")
+        shown.add_row(
+            name + (" *" if name == DEFAULT else ""),
+            " ".join((make.__doc__ or "").split()) + (f" [dim]{options}[/]" if options else ""),
+            ", ".join([*method.needs, *(["a trained model"] if method.fine_tunes else [])]) or "-",
+            "yes" if method.bounded else "no",
+            method.paper,
+        )
+    console = Console()
+    console.print(shown)
+    console.print("* the default. Options are given as --set NAME=VALUE, in Python as keywords.")
+    console.print("One that needs a trained model is for unlearn; the others are for train as well.")
+    parts = ["Parts that --set puts into any of them, as combine=pcgrad, combine.alpha=0.7:"]
+    console.print("\n".join(parts + [f"  {role}: {', '.join(known)}" for role, known in PARTS.items()]))

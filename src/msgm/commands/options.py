@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from inspect import signature
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
+from torch import Tensor
 
-from ..data import ImageData, load_data
+from ..checkpoint import EMBEDDED, embedded
+from ..data import ImageData, Split, load_data, to_model
 from ..errors import UserError
+from ..evaluation.audit import forget_classes
+from ..evaluation.judge import Judge
 from ..evaluation.report import Results, table
-from ..forgetting.methods import METHODS, Method
+from ..forgetting.methods import METHODS, PARTS, Method
+from ..progress import bar
 from ..score import ScoreModel
 
 
@@ -26,19 +35,68 @@ def hardware(threads: int | None, device: str = "cpu") -> None:
             raise UserError(f"--device {device} cannot be used on this machine; choose cpu") from None
 
 
-def build_method(name: str, **options: Any) -> Method:
-    """The recipe of this name with the options that are not None; an option it does not take is an error."""
+def build_method(name: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Method:
+    """The recipe of this name with the options that are not None; an option it does not take is an error.
+
+    ``settings`` may also name a part of the method, ``combine="pcgrad"`` (`PARTS`), or a field of one,
+    ``{"forget.window": 2.0}``.
+    """
     if name not in METHODS:
         raise UserError(f"no method {name!r}; known: {', '.join(METHODS)}")
-    given = {key: value for key, value in options.items() if value is not None}
-    takes = get_type_hints(METHODS[name])
-    takes.pop("return", None)
+    given = {key: value for key, value in options.items() if value is not None} | dict(settings or {})
+    own = {key: value for key, value in given.items() if key.split(".")[0] not in ("retain", *PARTS)}
+    method = METHODS[name](**_checked(f"method {name}", METHODS[name], own))
+    for part in sorted(given.keys() - own.keys()):  # combine before combine.alpha
+        role, _, key = part.partition(".")
+        if method.forget is None and role != "retain":
+            raise UserError(f"method {name} has no forget term to set {part} of")
+        if not key:
+            if given[part] not in PARTS.get(role, {}):
+                raise UserError(f"no {role} {given[part]!r}; known: {', '.join(PARTS.get(role, {}))}")
+            method = replace(method, **{role: PARTS[role][given[part]]()})
+        elif getattr(method, role) is None:
+            raise UserError(f"method {name} has nothing to set {part} of; say what first: --set {role}=NAME")
+        else:
+            old = getattr(method, role)
+            new = _checked(f"{role} of method {name}", type(old), {key: given[part]})
+            method = replace(method, **{role: replace(old, **new)})
+    return method
+
+
+def _checked(what: str, made_by: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, if the function or class takes them and they are of its types."""
+    takes = {k: v for k, v in get_type_hints(made_by).items() if k in signature(made_by).parameters}
     for key, value in given.items():
         if key not in takes:
-            raise UserError(f"method {name} takes no --{key}; it takes: {', '.join(takes) or 'no options'}")
-        if get_origin(takes[key]) is Literal and value not in get_args(takes[key]):
-            raise UserError(f"method {name} has no {key} {value!r}; known: {', '.join(get_args(takes[key]))}")
-    return METHODS[name](**given)
+            raise UserError(f"{what} takes no --{key}; it takes: {', '.join(takes) or 'no options'}")
+        kinds = get_args(takes[key]) if isinstance(takes[key], UnionType) else (takes[key],)
+        choices = [c for kind in kinds if get_origin(kind) is Literal for c in get_args(kind)]
+        if choices and value not in choices:
+            raise UserError(f"{what} has no {key} {value!r}; known: {', '.join(choices)}")
+        plain = tuple(kind for kind in kinds if isinstance(kind, type))
+        number = float in plain and type(value) is int
+        if not choices and type(value) not in plain and not number:
+            raise UserError(f"{key} of {what} is a {' or '.join(k.__name__ for k in plain)}; got {value!r}")
+    return dict(given)
+
+
+def confidence(judge: str | None, method: Method, split: Split) -> Tensor | None:
+    """The judge's P(retain | x_0) of each retained image, for a method that weighs by it."""
+    if not method.power:
+        if judge is not None:
+            raise UserError(f"method {method.name} asks no judge; leave out --judge")
+        return None
+    if judge is None:
+        raise UserError(f"method {method.name} weighs images by a judge's confidence; give one: --judge FOLDER or demo")
+    classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
+    forget = forget_classes(split.request, classifier)
+    kept = [k for k, value in enumerate(classifier.classes) if value not in forget]
+    with bar("The judge looks at the retained images", len(split.retain)) as tick:
+        found = []
+        for part in split.retain.images.split(500):
+            found.append(classifier.probabilities(to_model(part))[:, kept].sum(1))
+            tick(len(part))
+    return torch.cat(found)
 
 
 def images_of(

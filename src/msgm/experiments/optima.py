@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..forgetting.combine import Weighted
 from ..forgetting.methods import Method
 from ..forgetting.terms import ForgetTerm, Obtuse, Orthogonal, UniformTarget
 from ..score import ScoreModel
@@ -38,9 +39,11 @@ def optimum(method: Method, retain: GaussianMixture, forget: GaussianMixture, sd
         raise UserError(f"the optimum of {method.name} is the mixture of all data; use its as_model")
     if method.forget is None:
         return retain.as_model(sde)
-    if method.combine.separate or not isinstance(method.forget, UniformTarget | Orthogonal | Obtuse):
-        raise UserError(f"no exact optimum is known for {method.name} with {method.combine} and {method.forget}")
-    term, weight = method.forget, (1 - method.combine.alpha) / (method.combine.alpha * method.combine.every)
+    term, combine = method.forget, method.combine
+    known = isinstance(term, UniformTarget | Orthogonal | Obtuse) and method.regularise is None and not method.power
+    if not known or not isinstance(combine, Weighted) or combine.separate:
+        raise UserError(f"no exact optimum is known for {method.name} with {combine} and {term}")
+    weight = (1 - combine.alpha) / (combine.alpha * combine.every)
     return exact_model(lambda x, t: _noise(term, weight, retain, forget, sde, x, t), sde, retain.dims)
 
 
@@ -49,12 +52,12 @@ def _noise(
 ) -> Tensor:
     m = retain.noise(x, sde, t)
     k = weight * (forget.log_density(x, sde, t) - retain.log_density(x, sde, t)).exp()[:, None]
+    k = k * term.weight(sde.log_ratio(t).exp()).expand(len(x))[:, None]
     if isinstance(term, UniformTarget):
         return (m + k / 2) / (1 + k)
     if isinstance(term, Obtuse):
         if term.form == "windowed":
-            sigma = sde.sigma(t).expand(len(x))[:, None]
-            return _windowed(m, k / (1 + (sigma / term.window) ** 4), term.clamp, forget.noise_posterior(x, sde, t))
+            return _windowed(m, k, term.clamp, forget.noise_posterior(x, sde, t))
         return m + (0.5 if term.form == "released_sign" else -0.5) * k * forget.noise(x, sde, t)
     assert isinstance(term, Orthogonal)
     second = forget.noise_second_moment(x, sde, t)

@@ -1,13 +1,20 @@
-"""Recipes: each published method is a named set of parts, not a trainer of its own."""
+"""Recipes: each published method is a named set of parts, not a trainer of its own.
+
+The peers' losses are all means over pixels and batch here, so the weights of their code do not transfer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from .combine import Weighted
-from .terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect, UniformTarget
+from ..errors import UserError
+from .combine import Adaptive, Bargain, Combiner, NormFixed, PCGrad, Turns, Weighted
+from .expert import Expert
+from .pairs import PairedAscent, PairedDenoising
+from .regularise import Elastic, FisherRatio, Posterior, Regulariser, Saliency
+from .terms import Ascent, Denoising, ForgetTerm, Negated, Obtuse, Orthogonal, Redirect, UniformTarget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,34 +24,91 @@ class Method:
     name: str
     retain: Denoising = field(default_factory=Denoising)
     forget: ForgetTerm | None = None
-    combine: Weighted = field(default_factory=Weighted)
+    combine: Combiner = field(default_factory=Weighted)
+    regularise: Regulariser | None = None
+    """Which weights may move, and how far; beside a forget term only."""
     sees_forget: bool = False
     """Whether the forget images count as retain data (the Standard model)."""
+    power: float = 0.0
+    """Retain images count P^power, P the judge's confidence that an image is one to retain; 0 asks no judge."""
+    paper: str = ""
+    """Where it was published."""
+
+    def __post_init__(self) -> None:
+        if not self.power >= 0:
+            raise UserError(f"power must be 0 or more; got {self.power}")
+        if self.regularise is not None and self.combine.separate:
+            raise UserError("a regulariser acts on one direction; leave out separate")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether each forget image shares its noise with a retained one."""
+        return self.forget is not None and self.forget.pairs
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the loss is bounded below; if not, only the divergence guard holds it."""
+        return self.forget is None or self.forget.bounded
+
+    @property
+    def needs(self) -> list[str]:
+        """What it asks for beside the images to retain."""
+        forgets = self.sees_forget or self.forget is not None
+        return [
+            *(["forget set"] if forgets else []),
+            *(["pairs"] if self.pairs else []),
+            *(["a judge"] if self.power else []),
+            *(part.needs for part in (self.forget, self.regularise) if part is not None and part.needs),
+        ]
+
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether it works something out of a trained model first, and cannot train one from scratch."""
+        return any(part is not None and part.needs for part in (self.forget, self.regularise))
 
     def to_dict(self) -> dict[str, Any]:
         """The parts by name with their settings, for the record."""
         parts: dict[str, Any] = {"name": self.name, "retain": asdict(self.retain)}
         if self.forget is not None:
-            parts["forget"] = {"term": type(self.forget).__name__, **asdict(self.forget)}  # type: ignore[call-overload]
-            parts["combine"] = asdict(self.combine)
+            parts["forget"] = {"term": type(self.forget).__name__, **_settings(self.forget)}
+            parts["combine"] = {"by": type(self.combine).__name__, **_settings(self.combine)}
+        if self.regularise is not None:
+            parts["regularise"] = {"by": type(self.regularise).__name__, **_settings(self.regularise)}
+        if self.power:
+            parts["power"] = self.power
         return parts
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """The fields of a part; a function by its name."""
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return {k: getattr(v, "__qualname__", type(v).__name__) if callable(v) else v for k, v in values.items()}
+
+
+Target = Literal["uniform", "ascent", "redirect"]
+"""Forget terms for the methods that are a combiner or a mask, and take any."""
+
+
+def _target(form: Target) -> ForgetTerm:
+    return {"uniform": UniformTarget(), "ascent": Ascent(form="bounded"), "redirect": Redirect(low=0.15)}[form]
 
 
 def standard() -> Method:
     """The ordinary loss on all data: forgets nothing."""
-    return Method(name="standard", sees_forget=True)
+    return Method(name="standard", sees_forget=True, paper="Song et al., ICLR 2021")
 
 
 def unseen() -> Method:
     """The ordinary loss on the retain data only: the usual 'gold standard' (paper Sec. 3.2)."""
-    return Method(name="unseen")
+    return Method(name="unseen", paper="Jiang et al.")
 
 
 def orthogonal(
     *, alpha: float = 0.99, every: int = 4, form: Literal["elementwise", "inner", "literal"] = "elementwise"
 ) -> Method:
     """Orthogonal-MSGM (paper Eq. 7, 9)."""
-    return Method(name="orthogonal", forget=Orthogonal(form=form), combine=Weighted(alpha=alpha, every=every))
+    combine = Weighted(alpha=alpha, every=every)
+    return Method(name="orthogonal", forget=Orthogonal(form=form), combine=combine, paper="Jiang et al.")
 
 
 def obtuse(
@@ -57,20 +121,126 @@ def obtuse(
 ) -> Method:
     """Obtuse-MSGM (paper Eq. 8, 9)."""
     term = Obtuse(form=form, window=window, clamp=clamp)
-    return Method(name="obtuse", forget=term, combine=Weighted(alpha=alpha, every=every))
+    return Method(name="obtuse", forget=term, combine=Weighted(alpha=alpha, every=every), paper="Jiang et al.")
 
 
-def erasediff(*, alpha: float = 0.9, every: int = 1) -> Method:
-    """EraseDiff's uniform-noise target (Wu et al. 2024) at a fixed weight, without its adaptive one."""
-    return Method(name="erasediff", forget=UniformTarget(), combine=Weighted(alpha=alpha, every=every))
+def erasediff(
+    *, alpha: float | None = None, every: int = 1, eta: float = 1e-3, inner: int = 0, rate: float = 0.1
+) -> Method:
+    """Uniform in place of Gaussian noise on the forget data, with a weight that adapts; at a fixed one with alpha."""
+    adaptive = Adaptive(every=every, eta=eta, inner=inner, rate=rate)
+    combine = adaptive if alpha is None else Weighted(alpha=alpha, every=every)
+    return Method(name="erasediff", forget=UniformTarget(), combine=combine, paper="Wu et al., 2024, arXiv 2401.05779")
 
 
-def redirect(*, alpha: float = 0.5, every: int = 1, low: float = 0.15, high: float = 1e6) -> Method:
+def neggrad(*, form: Literal["literal", "bounded"] = "literal", clamp: float = 1.0) -> Method:
+    """Ascent on the forget data alone."""
+    term = Ascent(form=form, clamp=clamp)
+    return Method(name="neggrad", forget=term, combine=Turns(every=1), paper="Golatkar et al., CVPR 2020")
+
+
+def neggrad_plus(
+    *, alpha: float = 0.96, every: int = 1, form: Literal["literal", "bounded"] = "literal", clamp: float = 1.0
+) -> Method:
+    """The ordinary loss minus k times that of the forget data, k = (1 - alpha) / alpha."""
+    combine = Weighted(alpha=alpha, every=every)
+    term = Ascent(form=form, clamp=clamp)
+    return Method(name="neggrad-plus", forget=term, combine=combine, paper="Kurmanji et al., NeurIPS 2023")
+
+
+def salun(*, alpha: float = 0.5, every: int = 1, form: Target = "uniform", keep: float = 0.5) -> Method:
+    """Only the weights that matter most to the forget term move; the others are frozen."""
+    return Method(
+        name="salun", forget=_target(form), combine=Weighted(alpha=alpha, every=every), regularise=Saliency(keep=keep),
+        paper="Fan et al., ICLR 2024",
+    )  # fmt: skip
+
+
+def sfron(*, every: int = 2, strength: float = 10.0, threshold: float = 1.0, samples: int = 128) -> Method:
+    """Fading ascent where Fisher's information of the forget data is the larger, in turns with ordinary steps."""
+    return Method(
+        name="sfron", forget=Ascent(strength=strength, adaptive=0.5, fade=True), combine=Turns(every=every),
+        regularise=FisherRatio(threshold=threshold, samples=samples), paper="Huang et al., NeurIPS 2024",
+    )  # fmt: skip
+
+
+def selective_amnesia(*, alpha: float = 0.5, every: int = 1, weight: float = 10.0, samples: int = 128) -> Method:
+    """The uniform target, held by elastic weights with Fisher's information from the model's own samples."""
+    return Method(
+        name="selective-amnesia", forget=UniformTarget(), combine=Weighted(alpha=alpha, every=every),
+        regularise=Elastic(weight=weight, samples=samples), paper="Heng and Soh, NeurIPS 2023",
+    )  # fmt: skip
+
+
+def siss(*, mix: float = 0.5, share: float = 0.1) -> Method:
+    """Pairs of a retained and a forget image with importance weights; made for single images."""
+    return Method(
+        name="siss", retain=PairedDenoising(mix=mix), forget=PairedAscent(mix=mix), combine=NormFixed(share=share),
+        paper="Alberti et al., ICLR 2025",
+    )  # fmt: skip
+
+
+def munba(*, every: int = 1, form: Target = "uniform") -> Method:
+    """Nash's bargain of the two gradients."""
+    return Method(name="munba", forget=_target(form), combine=Bargain(every=every), paper="Wu and Harandi, ICCV 2025")
+
+
+def retrack(*, alpha: float = 0.5, every: int = 1, neighbours: int = 10, subset: int = 0) -> Method:
+    """The score of the nearest retained images at the forget points, as an error of the noise."""
+    return Method(
+        name="retrack", forget=Redirect(weighting="noise", neighbours=neighbours, subset=subset),
+        combine=Weighted(alpha=alpha, every=every), paper="Shi et al., 2025, arXiv 2509.13007",
+    )  # fmt: skip
+
+
+def esd(*, alpha: float = 0.5, every: int = 1, eta: float = 1.0, steps: int = 100) -> Method:
+    """Away from an expert of the forget data: ESD, whose prompts an unconditional model does not have."""
+    return Method(
+        name="esd", forget=Expert(eta=eta, steps=steps), combine=Weighted(alpha=alpha, every=every),
+        paper="Gandikota et al., ICCV 2023",
+    )  # fmt: skip
+
+
+def vdu(*, weight: float = 1.0, checkpoints: int = 5, gap: int = 20) -> Method:
+    """Ascent on the forget data alone, held by a posterior of the weights over several checkpoints."""
+    return Method(
+        name="vdu", forget=Ascent(), combine=Turns(every=1),
+        regularise=Posterior(weight=weight, checkpoints=checkpoints, gap=gap),
+        paper="Panda et al., 2025, arXiv 2510.04058",
+    )  # fmt: skip
+
+
+def reweight(*, power: float = 4.0) -> Method:
+    """The ordinary loss on the retain data, each image weighted by how sure the judge is that it is one to retain."""
+    return Method(name="reweight", power=power, paper="ours")
+
+
+def redirect(*, alpha: float = 0.5, every: int = 1, low: float = 0.15, high: float = 1e6, subset: int = 0) -> Method:
     """The exact score of the retained images at the forget points; the default."""
-    return Method(name="redirect", forget=Redirect(low=low, high=high), combine=Weighted(alpha=alpha, every=every))
+    term = Redirect(low=low, high=high, subset=subset)
+    return Method(name="redirect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
 METHODS: dict[str, Callable[..., Method]] = {
-    f.__name__: f for f in (standard, unseen, orthogonal, obtuse, erasediff, redirect)
-}
+    f.__name__.replace("_", "-"): f
+    for f in (
+        standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad_plus, salun, sfron, selective_amnesia, siss,
+        munba, retrack, esd, vdu, reweight, redirect,
+    )
+}  # fmt: skip
 DEFAULT = "redirect"
+
+PARTS: dict[str, dict[str, Callable[..., Any]]] = {
+    "forget": {
+        "orthogonal": Orthogonal, "obtuse": Obtuse, "ascent": Ascent, "uniform": UniformTarget, "negated": Negated,
+        "redirect": Redirect, "expert": Expert,
+    },
+    "combine": {
+        "weighted": Weighted, "turns": Turns, "adaptive": Adaptive, "norm-fixed": NormFixed, "bargain": Bargain,
+        "pcgrad": PCGrad,
+    },
+    "regularise": {
+        "saliency": Saliency, "fisher-ratio": FisherRatio, "elastic": Elastic, "posterior": Posterior,
+    },
+}  # fmt: skip
+"""Parts by name, to put another into a recipe (`--set combine=pcgrad`)."""

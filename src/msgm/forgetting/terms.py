@@ -1,19 +1,27 @@
 """Loss terms: what the retain data and the forget data ask of the network.
 
-Each is a mean over pixels and batch of a batch noised at times t, ``x = alpha x_0 + sigma eps``, of which the network
-says ``noise``. Adding one: a frozen dataclass with ``__call__(batch, retained) -> scalar``, and a line in `methods`.
+A term sees a batch noised at times t, ``x = alpha x_0 + sigma eps``, of which the network says ``noise``, and gives a
+number for each image; the loss is their mean over pixels and batch. Adding one: a frozen dataclass with
+``each(batch, retained) -> (B,)``, and a recipe in `methods` (docs/add-a-method.md).
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..score import ScoreModel, exact_denoiser
 from ..sde import expand
+
+if TYPE_CHECKING:
+    from .prepare import Start
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,6 +29,8 @@ class Noised:
     """A batch at its times and the noise ``eps`` in it. Shapes: x, eps, noise (B, *); t (B,).
 
     ``generator`` is for terms that draw numbers of their own; in training it is a function of the seed and the step.
+    ``weight`` (B,) is what each retained image counts, ``progress`` the share of the run that is done, and ``pair``
+    the other half of the step: the forget images at the same times and with the same eps, or the retained ones.
     """
 
     x: Tensor
@@ -29,6 +39,9 @@ class Noised:
     noise: Tensor
     model: ScoreModel
     generator: torch.Generator | None = None
+    weight: Tensor | None = None
+    progress: float = 0.0
+    pair: Noised | None = None
 
     @property
     def sigma(self) -> Tensor:
@@ -39,12 +52,6 @@ class Noised:
     def ratio(self) -> Tensor:
         """(B,), sigma / alpha."""
         return self.model.sde.log_ratio(self.t).exp()
-
-
-class ForgetTerm(Protocol):
-    """A loss of a forget batch; ``retained`` (N, *) are the retained images in the model's space."""
-
-    def __call__(self, batch: Noised, retained: Tensor) -> Tensor: ...
 
 
 def per_image(values: Tensor) -> Tensor:
@@ -63,15 +70,68 @@ class Denoising:
     weighting: Literal["auto", "edm", "noise"] = "auto"
 
     def __call__(self, batch: Noised) -> Tensor:
-        error = per_image((batch.noise - batch.eps).square())
+        error = self.level(batch) * self.each(batch)
+        return (error if batch.weight is None else batch.weight * error).mean()
+
+    def each(self, batch: Noised) -> Tensor:
+        """(B,), the mean squared error of the noise."""
+        return per_image((batch.noise - batch.eps).square())
+
+    def level(self, batch: Noised) -> Tensor:
+        """w(t), (B,)."""
         model = batch.model
         if self.weighting == "edm" or (self.weighting == "auto" and model.prediction == "edm"):
-            error = error * (batch.ratio.square() / model.sigma_data**2 + 1)
-        return error.mean()
+            return batch.ratio.square() / model.sigma_data**2 + 1
+        return torch.ones_like(batch.ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orthogonal:
+class ForgetTerm(ABC):
+    """A loss of a forget batch: the mean of ``weight(r) each(batch, retained)`` over its images, r = sigma/alpha.
+
+    Every term has the same three windows over noise levels: ``low`` and ``high`` drop what is outside them,
+    ``window`` fades smoothly as 1 / (1 + (r / window)^4).
+    """
+
+    low: float = 0.0
+    high: float = 1e6
+    window: float | None = None
+
+    pairs: ClassVar[bool] = False
+    """Whether retained and forget images must share their eps (`Noised.pair`)."""
+    needs: ClassVar[str] = ""
+    """What `prepare` makes of the trained model."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high:
+            raise UserError(f"low and high bound the noise levels, 0 <= low < high; got {self.low} and {self.high}")
+        if self.window is not None and not self.window > 0:
+            raise UserError(f"window is a noise level, above 0; got {self.window}")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the loss is bounded below."""
+        return True
+
+    def prepare(self, start: Start) -> ForgetTerm:
+        """The term with what it works out before the first step."""
+        return self
+
+    @abstractmethod
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+        """The loss of each image, (B,); ``retained`` (N, *) are the retained images in the model's space."""
+
+    def weight(self, ratio: Tensor) -> Tensor:
+        """What a noise level r counts, in [0, 1]."""
+        inside = ((ratio >= self.low) & (ratio <= self.high)).to(ratio)
+        return inside if self.window is None else inside / (1 + (ratio / self.window) ** 4)
+
+    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+        return (self.weight(batch.ratio) * self.each(batch, retained)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orthogonal(ForgetTerm):
     """The paper's Eq. 7: on the forget data the score carries nothing of the target score.
 
     ``elementwise``: mean (noise * eps)^2, what the authors' code trains; ``inner``: (noise . eps)^2 / |eps|^2 / d, the
@@ -81,70 +141,135 @@ class Orthogonal:
 
     form: Literal["elementwise", "inner", "literal"] = "elementwise"
 
-    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
         product = (batch.noise * batch.eps).flatten(1)
         if self.form == "elementwise":
-            return product.square().mean()
+            return product.square().mean(1)
         inner = product.sum(1).square() / product.shape[1]
         if self.form == "inner":
-            return (inner / batch.eps.flatten(1).square().sum(1)).mean()
-        return (inner / batch.sigma.square()).mean()
+            return inner / batch.eps.flatten(1).square().sum(1)
+        return inner / batch.sigma.square()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Obtuse:
+class Obtuse(ForgetTerm):
     """The paper's Eq. 8: on the forget data the score turns away from the target score, mean noise * eps < 0.
 
-    Eq. 8 is unbounded below. ``windowed`` (default): w(sigma) max(mean noise * eps, -clamp) per image with
-    w = 1 / (1 + (sigma / window)^4). ``literal``: Eq. 8 as printed; keep the divergence guard on. ``released_sign``:
-    minus Eq. 8, which is what the authors' code minimises.
+    Eq. 8 is unbounded below. ``windowed`` (default): max(mean noise * eps, -clamp) per image, in the smooth window.
+    ``literal``: Eq. 8 as printed, without it; keep the divergence guard on. ``released_sign``: minus Eq. 8, which is
+    what the authors' code minimises.
     """
 
     form: Literal["windowed", "literal", "released_sign"] = "windowed"
-    window: float = 1.0
+    window: float | None = 1.0
     clamp: float = 1.0
 
-    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+    @property
+    def bounded(self) -> bool:
+        return self.form == "windowed"
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
         cosine = per_image(batch.noise * batch.eps)
-        if self.form == "literal":
-            return cosine.mean()
-        if self.form == "released_sign":
-            return -cosine.mean()
-        weight = 1 / (1 + (batch.sigma / self.window) ** 4)
-        return (weight * cosine.clamp(min=-self.clamp)).mean()
+        if self.form == "windowed":
+            return cosine.clamp(min=-self.clamp)
+        return cosine if self.form == "literal" else -cosine
+
+    def weight(self, ratio: Tensor) -> Tensor:
+        return super().weight(ratio) if self.form == "windowed" else torch.ones_like(ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniformTarget:
+class Ascent(ForgetTerm):
+    """Gradient ascent on denoising: minus l = mean (noise - eps)^2 on the forget data (NegGrad; Golatkar et al. 2020).
+
+    ``literal`` is unbounded below; ``bounded`` stops where the error of an image reaches ``clamp`` (predicting nothing
+    has an error of 1). ``adaptive`` > 0 weighs each image by l^-adaptive, held fixed, so that what is already wrong
+    pulls less; ``fade`` lets the strength fall from 1 to 0 along a half cosine over the run (both: SFR-on, Huang et al.
+    2024).
+    """
+
+    form: Literal["literal", "bounded"] = "literal"
+    clamp: float = 1.0
+    strength: float = 1.0
+    adaptive: float = 0.0
+    fade: bool = False
+
+    @property
+    def bounded(self) -> bool:
+        return self.form == "bounded"
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+        error = per_image((batch.noise - batch.eps).square())
+        scale = error.detach().clamp(min=1e-8) ** -self.adaptive * self.strength
+        if self.fade:
+            scale = scale * (0.5 + 0.5 * math.cos(math.pi * batch.progress))
+        return -scale * (error.clamp(max=self.clamp) if self.form == "bounded" else error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformTarget(ForgetTerm):
     """EraseDiff's forget loss: mean (noise - u)^2, u ~ U[0, 1]^d (Wu et al. 2024).
 
     The forget data are to be denoised with uniform in place of Gaussian noise. Bounded; on the forget region alone the
     minimiser is 1/2 everywhere.
     """
 
-    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
         target = torch.rand(batch.noise.shape, generator=batch.generator).to(batch.noise)
-        return (batch.noise - target).square().mean()
+        return per_image((batch.noise - target).square())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Redirect:
+class Negated(ForgetTerm):
+    """A bounded cousin of Obtuse: mean (noise + eps)^2, the target score with its sign turned, in the smooth window.
+
+    With k = w (1 - alpha) p_f / (alpha p_g) the minimiser is (m_g - k m_f) / (1 + k).
+    """
+
+    window: float | None = 1.0
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+        return per_image((batch.noise + batch.eps).square())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redirect(ForgetTerm):
     """On the forget data, the denoised image of the retained data: mean (D(x) - D*(x))^2 / sigma_data^2.
 
     D* is the exact denoiser of the retained images (`score.exact_denoiser`): what an ideal model of the retained data
     alone would say at this point, where re-training alone never looks. In noise form, with r = sigma/alpha and
     ``eps* = (x - alpha D*(x)) / sigma``, it is ``mean (r / sigma_data)^2 (noise - eps*)^2``: bounded at every noise
-    level, and not faint at those where the content of an image is decided. ``low`` and ``high`` keep only noise levels
-    r between them.
+    level, and not faint at those where the content of an image is decided. ``weighting="noise"`` leaves the factor
+    out.
+
+    ``subset`` > 0 takes that many retained images, drawn anew for every step, in place of all; ``neighbours`` > 0 only
+    those with the largest weights in D*, the nearest to x / alpha (ReTrack, Shi et al. 2025). ``denoiser(y, r)``
+    replaces D* by one that is known, y = x / alpha.
     """
 
-    low: float = 0.0
-    high: float = 1e6
+    weighting: Literal["image", "noise"] = "image"
+    subset: int = 0
+    neighbours: int = 0
+    denoiser: Callable[[Tensor, Tensor], Tensor] | None = None
 
-    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.subset < 0 or self.neighbours < 0:
+            raise UserError(f"subset and neighbours count images, 0 for all; got {self.subset} and {self.neighbours}")
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
         ratio = batch.ratio
         with torch.no_grad():
             y = batch.x / expand(batch.model.sde.alpha(batch.t), batch.x)
-            target = (y - exact_denoiser(y, ratio, retained)) / expand(ratio, y)
-        weight = (ratio / batch.model.sigma_data).square() * ((ratio >= self.low) & (ratio <= self.high))
-        return (weight * per_image((batch.noise - target).square())).mean()
+            target = (y - self.denoised(y, ratio, retained, batch.generator)) / expand(ratio, y)
+        error = per_image((batch.noise - target).square())
+        return error if self.weighting == "noise" else (ratio / batch.model.sigma_data).square() * error
+
+    def denoised(self, y: Tensor, ratio: Tensor, retained: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """D*(y), (B, *)."""
+        if self.denoiser is not None:
+            return self.denoiser(y, ratio)
+        if 0 < self.subset < len(retained):
+            chosen = torch.randperm(len(retained), generator=generator)[: self.subset]
+            retained = retained[chosen.to(retained.device)]
+        return exact_denoiser(y, ratio, retained, neighbours=self.neighbours)
