@@ -111,6 +111,15 @@ def exact_denoiser(y: Tensor, ratio: Tensor, images: Tensor, *, chunk: int = 409
     ``sum_r w_r x_r`` with ``w = softmax_r(-|y - x_r|^2 / (2 ratio^2))`` (Karras et al. 2022, Eq. 57). Shapes: y (B, *),
     ratio (B,) = sigma/alpha, images (N, *); returns (B, *). Images are visited ``chunk`` at a time.
     """
+    return exact_posterior(y, ratio, images, chunk=chunk)[0]
+
+
+def exact_posterior(y: Tensor, ratio: Tensor, images: Tensor, *, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+    """`exact_denoiser` (B, *), and the log mass (B,) that the images have at y.
+
+    That is ``log sum_r exp(-|y - x_r|^2 / (2 ratio^2))`` up to a term that depends on y and ratio alone: the difference
+    between two sets of images is the log of their odds given y, an image counting as one.
+    """
     flat, scale = y.flatten(1), 1 / (2 * ratio.square())
     best = torch.full_like(ratio, -torch.inf)
     total, mean = torch.zeros_like(ratio), torch.zeros_like(flat)
@@ -122,4 +131,4 @@ def exact_denoiser(y: Tensor, ratio: Tensor, images: Tensor, *, chunk: int = 409
         total = total * keep + weights.sum(1)
         mean = mean * keep[:, None] + weights @ part
         best = peak
-    return (mean / total[:, None]).view_as(y)
+    return (mean / total[:, None]).view_as(y), best + total.log()
