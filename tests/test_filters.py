@@ -15,7 +15,7 @@ from msgm.experiments.mixture import GaussianMixture
 from msgm.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser, neighbour_distance
 from msgm.likelihood import log_likelihood
 from msgm.sampling import Heun
-from msgm.score import ScoreModel, exact_denoiser, exact_posterior
+from msgm.score import ScoreModel, exact_denoiser
 from msgm.sde import SDE, VESDE, expand
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
@@ -48,10 +48,12 @@ def build(name: str, model: ScoreModel) -> Filter:
         return SafeDenoiser(model, forget, retained, low=0)
     if name == "guided":
         return Guided(model, lambda x: -(x - 1).flatten(1).square().sum(1) / 50, strength=0.1)
-    return Contrast(model, _shrunk(model), strength=0.7)
+    return Contrast(model, Shrunk(model, 1), strength=0.7)
 
 
-class _shrunk(Filter):
+class Shrunk(Filter):
+    """Every denoised image made fainter."""
+
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         return 0.9 * self.network.denoise(x, t)
 
@@ -79,8 +81,7 @@ def test_safe_denoiser_of_all_images_is_the_exact_denoiser_of_the_retained(sde: 
     x, t, ratio = x[keep], t[keep], ratio[keep]
     exact = exact_denoiser(x / expand(sde.alpha(t), x), ratio, retained)
     model = SafeDenoiser(cloud(everything, sde), forget, retained, cap=math.inf, low=0)
-    odds = (exact_posterior(x / expand(sde.alpha(t), x), ratio, forget)[1]).exp()
-    assert len(odds) > 10
+    assert len(x) > 10
     torch.testing.assert_close(model.denoise(x, t), exact, rtol=1e-5, atol=1e-5)
 
 
@@ -111,7 +112,9 @@ def test_guidance_by_the_exact_posterior_is_the_exact_retained_score(sde: SDE) -
         alpha, sigma = sde.alpha(time), sde.sigma(time)
 
         def log_retain(clean: Tensor, time: Tensor = time, alpha: Tensor = alpha, sigma: Tensor = sigma) -> Tensor:
-            back = clean * (4 * alpha**2 + sigma**2) / (4 * alpha)  # the inverse of D(x) = 4 alpha x / (4 alpha^2 + sigma^2)
+            back = (
+                clean * (4 * alpha**2 + sigma**2) / (4 * alpha)
+            )  # the inverse of D(x) = 4 alpha x / (4 alpha^2 + sigma^2)
             return UNEVEN.log_density(back, sde, time) - everything.log_density(back, sde, time)
 
         model = Guided(everything.as_model(sde), log_retain, strength=1)
@@ -163,7 +166,7 @@ def test_the_radius_is_the_distance_between_neighbours() -> None:
 NEIGHBOUR = 0.875
 
 
-# ------------------------------------------------------------------------------------------------- what all have in common
+# ------------------------------------------------------------------------------------------------- what all share
 
 
 @EVERY

@@ -2,12 +2,13 @@
 
 A filter is a score model around another: it moves the denoised image, ``D'(x_t) = D(x_t) + what it adds``, and is
 read the same three ways, so that samplers, inpainting and the likelihood take it as they take any model. It
-moves the score by ``alpha / sigma^2`` times as much, by Tweedie's formula. Adding one: a subclass of `Filter` that gives
-`denoise`, and a line in `FILTERS`. A filter may be put around a filter; its weights are the model's, unchanged.
+moves the score by ``alpha / sigma^2`` times as much, by Tweedie's formula. Adding one: a subclass of `Filter` that
+gives `denoise`, and a line in `FILTERS`. A filter may be put around a filter; its weights are the model's, unchanged.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -51,9 +52,9 @@ class Filter(ScoreModel, ABC):
 
 
 class Repel(Filter):
-    """Repellency (SPELL; Kirchhof et al. 2024): the denoised image keeps its distance from each forget image z_k,
+    """Keeps the denoised image at a distance from each forget image (repellency, SPELL; Kirchhof et al. 2024).
 
-    ``D' = D + strength sum_k relu(radius / |D - z_k| - 1) (D - z_k)``.
+    ``D' = D + strength sum_k relu(radius / |D - z_k| - 1) (D - z_k)``, z_k the forget images.
 
     An image inside of one ball is put on its surface by ``strength = 1``, and ``strength - 1`` times as far beyond it
     by more; outside of all of them nothing is changed. ``images`` (N, *shape) in model space; ``radius`` is a distance
@@ -77,22 +78,22 @@ class Repel(Filter):
         clean = self.network.denoise(x, t)
         flat, push = clean.flatten(1), torch.zeros_like(clean).flatten(1)
         for part in self.images.flatten(1).split(CHUNK):
-            # The distance 0 has no direction: the sum below is then 0, and must not be 0 * inf.
-            away = (self.radius / torch.cdist(flat, part).clamp(min=1e-6) - 1).relu()
+            # The distance 0 has no direction: the push goes to 0 there, and must not be 0 * inf.
+            away = (self.radius / torch.cdist(flat, part).clamp(min=1e-3) - 1).relu()
             push = push + away.sum(1, keepdim=True) * flat - away @ part
         return clean + self.strength * push.view_as(clean)
 
 
 class SafeDenoiser(Filter):
-    """The safe denoiser (Kim et al. 2025): what is expected of the forget images is taken out of the expectation,
+    """Takes the forget images' part out of the expected image (safe denoiser; Kim et al. 2025).
 
     ``D' = D + strength min(w / (1 - w), cap) (D - E_f)``,
 
     E_f = E[x_0 | x_t] if x_0 is one of the forget images (`score.exact_denoiser`) and ``w = P(x_0 is to be forgotten |
     x_t)`` under the data at hand, ``w / (1 - w) = sum_forget k(x_i) / sum_retain k(x_i)`` with the kernel
-    ``k(x_i) = exp(-|x_t / alpha - x_i|^2 / (2 r^2))``, r = sigma / alpha. For ``strength = 1``, without a cap, and D the exact
-    denoiser of all these images it is exactly that of the retained ones (law of total expectation). Only at noise
-    levels r of at least ``low``: below, the kernels see nothing but the nearest image.
+    ``k(x_i) = exp(-|x_t / alpha - x_i|^2 / (2 r^2))``, r = sigma / alpha. For ``strength = 1``, without a cap, and D
+    the exact denoiser of all these images it is exactly that of the retained ones (law of total expectation). Only at
+    noise levels r of at least ``low``: below, the kernels see nothing but the nearest image.
     ``forget`` (N, *shape) and ``retained`` (M, *shape) in model space.
     """
 
@@ -106,7 +107,7 @@ class SafeDenoiser(Filter):
         forget: Tensor,
         retained: Tensor,
         *,
-        strength: float = 1.0,
+        strength: float = 3.0,
         cap: float = 1.0,
         low: float = 1.0,
     ) -> None:
@@ -123,24 +124,25 @@ class SafeDenoiser(Filter):
         ratio = self.sde.log_ratio(t).exp()
         y = x / expand(self.sde.alpha(t), x)
         forgotten, mass = exact_posterior(y, ratio, self.forget)
-        odds = (mass - exact_posterior(y, ratio, self.retained)[1]).exp().clamp(max=self.cap)
-        return clean + expand(self.strength * odds * (ratio >= self.low), x) * (clean - forgotten)
+        # Capped before exp, which may overflow.
+        log_odds = (mass - exact_posterior(y, ratio, self.retained)[1]).clamp(max=math.log(self.cap))
+        weight = torch.where(ratio >= self.low, self.strength * log_odds.exp(), 0)
+        return clean + expand(weight, x) * (clean - forgotten)
 
 
 class Guided(Filter):
-    """Classifier guidance (Dhariwal & Nichol 2021): ``score' = score + strength grad_x log P(retain | x_t)``.
+    """Follows a judge's gradient towards what is retained (classifier guidance; Dhariwal and Nichol 2021).
 
-    ``D' = D + strength (sigma^2 / alpha) grad_x log P(retain | x_0 = D(x_t))``: ``log_retain`` takes clean images (B, *),
-    returns (B,), and is asked about the denoised image (Chung et al. 2023). The gradient is taken through the network,
-    which keeps it among images that the model knows: a step costs a forward and a backward pass.
+    ``score' = score + strength grad_x log P(retain | x_t)``, hence
+    ``D' = D + strength (sigma^2 / alpha) grad_x log P(retain | x_0 = D(x_t))``: ``log_retain`` takes clean images
+    (B, *), returns (B,), and is asked about the denoised image (Chung et al. 2023). The gradient is taken through the
+    network, which keeps it among images that the model knows: a step costs a forward and a backward pass.
     `Judge.log_retain` makes such a function; a judge that guides should not be the one that judges.
     """
 
     needs = ("forget", "guide")
 
-    def __init__(
-        self, model: ScoreModel, log_retain: Callable[[Tensor], Tensor], *, strength: float = 4.0
-    ) -> None:
+    def __init__(self, model: ScoreModel, log_retain: Callable[[Tensor], Tensor], *, strength: float = 4.0) -> None:
         super().__init__(model, strength)
         self.log_retain = log_retain
 
@@ -157,10 +159,11 @@ class Guided(Filter):
 
 
 class Contrast(Filter):
-    """Contrast of two models: ``s' = s + strength (s - s_data)``, s of ``model``, s_data of ``data``.
+    """Moves away from a model of all the data: ``s' = s + strength (s - s_data)``.
 
-    With exact scores of p_g and p_data it is the score of ``p_g^(1 + strength) / p_data^strength`` at each t: what sets the
-    model apart from the data is exaggerated. The same in denoised images: ``D' = D + strength (D - D_data)``.
+    s is the score of ``model``, s_data that of ``data``. With exact scores of p_g and p_data it is the score of
+    ``p_g^(1 + strength) / p_data^strength`` at each t: what sets the model apart from the data is exaggerated. The same
+    in denoised images: ``D' = D + strength (D - D_data)``.
     """
 
     needs = ("against",)
@@ -196,7 +199,7 @@ def _checked(model: ScoreModel, images: Tensor) -> Tensor:
     """The images in the model's precision and place."""
     if not images.is_floating_point() or tuple(images.shape[1:]) != model.shape or len(images) == 0:
         raise UserError(
-            f"a filter takes floating-point images (N, {', '.join(map(str, model.shape))}) in model space, got {images.dtype} "
-            f"{tuple(images.shape)}; convert pixels with to_model"
+            f"a filter takes floating-point images (N, {', '.join(map(str, model.shape))}) in model space, got "
+            f"{images.dtype} {tuple(images.shape)}; convert pixels with to_model"
         )
     return images.to(next(model.parameters()))

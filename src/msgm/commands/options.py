@@ -6,9 +6,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from ..data import ImageData, load_data
+from ..checkpoint import EMBEDDED, embedded, load
+from ..data import ForgetRequest, ImageData, load_data, to_model
 from ..errors import UserError
+from ..evaluation.audit import forget_classes
+from ..evaluation.judge import Judge
 from ..evaluation.report import Results, table
+from ..filters import FILTERS, Filter
 from ..forgetting.methods import METHODS, Method
 from ..score import ScoreModel
 
@@ -39,6 +43,59 @@ def build_method(name: str, **options: Any) -> Method:
         if get_origin(takes[key]) is Literal and value not in get_args(takes[key]):
             raise UserError(f"method {name} has no {key} {value!r}; known: {', '.join(get_args(takes[key]))}")
     return METHODS[name](**given)
+
+
+def build_filter(
+    name: str,
+    model: ScoreModel,
+    *,
+    forget: str | None,
+    guide: str | None,
+    against: str | None,
+    strength: float | None,
+    data: str | None,
+    data_dir: str | None,
+    image_size: int | None,
+) -> Filter:
+    """The filter of this name around a model, made from what it needs: a rule's images, a judge, another model.
+
+    ``forget`` is by default the model's own request.
+    """
+    if name not in FILTERS:
+        raise UserError(f"no filter {name!r}; known: {', '.join(FILTERS)}")
+    given: dict[str, Any] = {} if strength is None else {"strength": strength}
+    if name == "contrast":
+        if against is None:
+            raise UserError("filter contrast needs a second model, one of all the data; name it with --against MODEL")
+        return FILTERS[name](model, load(against).to(model.device), **given)
+    rule = forget or model.record.get("request", {}).get("rule")
+    if not rule:
+        raise UserError(f"filter {name} needs a rule: say what is to be avoided with --forget RULE")
+    request = ForgetRequest(rule)
+    if name == "guided":
+        judge = load_judge(guide or EMBEDDED).to(model.device)
+        if judge.shape != model.shape:
+            raise UserError(
+                f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
+            )
+        return FILTERS[name](model, judge.log_retain(forget_classes(request, judge)), **given)
+    split = request.split(images_of(model, data, data_dir, image_size, "train"))
+    parts = [to_model(part.images) for part in (split.forget, split.retain)]
+    return FILTERS[name](model, *(parts if name == "safe" else parts[:1]), **given)
+
+
+def refuse_unused(name: str | None, **given: Any) -> None:
+    """UserError for an option that says something to filters, but not to the one chosen."""
+    takes = ("strength", *FILTERS[name].needs) if name in FILTERS else ()
+    for key, value in given.items():
+        if value is not None and key not in takes:
+            known = [other for other, cls in FILTERS.items() if key in ("strength", *cls.needs)]
+            raise UserError(f"--{key} is for --filter {' or '.join(known)}; got {name or 'no filter'}")
+
+
+def load_judge(folder: str) -> Judge:
+    """A judge's folder, or demo for the one in the package."""
+    return Judge.load(embedded("judge") if folder == EMBEDDED else folder)
 
 
 def images_of(
