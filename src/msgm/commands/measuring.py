@@ -86,7 +86,7 @@ def sample(
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
     refuse_unused(filter, strength=strength, forget=forget, guide=guide, against=against)
-    avoiding = dict(
+    avoiding: dict[str, Any] = dict(
         strength=strength, forget=forget, guide=guide, against=against, data=data, data_dir=data_dir,
         image_size=image_size,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..evaluation.audit import forget_classes
 from ..evaluation.judge import Judge
 from ..evaluation.report import Results, table
-from ..filters import FILTERS, Filter
+from ..filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
 from ..forgetting.methods import METHODS, Method
 from ..score import ScoreModel
 
@@ -67,7 +67,7 @@ def build_filter(
     if name == "contrast":
         if against is None:
             raise UserError("filter contrast needs a second model, one of all the data; name it with --against MODEL")
-        return FILTERS[name](model, load(against).to(model.device), **given)
+        return Contrast(model, load(against).to(model.device), **given)
     rule = forget or model.record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"filter {name} needs a rule: say what is to be avoided with --forget RULE")
@@ -78,10 +78,12 @@ def build_filter(
             raise UserError(
                 f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
             )
-        return FILTERS[name](model, judge.log_retain(forget_classes(request, judge)), **given)
+        return Guided(model, judge.log_retain(forget_classes(request, judge)), **given)
     split = request.split(images_of(model, data, data_dir, image_size, "train"))
-    parts = [to_model(part.images) for part in (split.forget, split.retain)]
-    return FILTERS[name](model, *(parts if name == "safe" else parts[:1]), **given)
+    images = to_model(split.forget.images)
+    if name == "repel":
+        return Repel(model, images, **given)
+    return SafeDenoiser(model, images, to_model(split.retain.images), **given)
 
 
 def refuse_unused(name: str | None, **given: Any) -> None:

@@ -101,7 +101,7 @@ class Judge(nn.Module):
             raise UserError(f"forget classes {sorted(forget)} must be some, not all, of the judge's {self.classes}")
 
         def log_retain(x: Tensor) -> Tensor:
-            logits = self(x)
+            logits: Tensor = self(x)
             return logits[:, retained].logsumexp(1) - logits[:, : len(self.classes)].logsumexp(1)
 
         return log_retain
