@@ -140,15 +140,15 @@ def test_settings_are_checked(bad: dict[str, int]) -> None:
 def test_settings_choose_the_sampler() -> None:
     model = gaussian(0.0)
     for settings, kind, steps in (
-        (EvaluateSettings(), Heun, 12),
+        (EvaluateSettings(), DPMSolver, 16),
         (EvaluateSettings(sampler="euler-maruyama"), EulerMaruyama, 200),
-        (EvaluateSettings(sampling_steps=7), Heun, 7),
-        (EvaluateSettings(sampler="dpm++", sampling_steps=12), DPMSolver, 12),
+        (EvaluateSettings(sampling_steps=7), DPMSolver, 7),
+        (EvaluateSettings(sampler="heun", sampling_steps=12), Heun, 12),
     ):
         sampler = settings.build(model)
         assert type(sampler) is kind
         assert sampler.steps == steps
-    assert EvaluateSettings(sampling_grid="log-snr").build(model).spacing == "log-snr"
+    assert EvaluateSettings(sampling_grid="edm").build(model).spacing == "edm"
 
 
 # --------------------------------------------------------------------------------------------------------- evidence

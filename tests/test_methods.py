@@ -41,7 +41,7 @@ def test_parts_of_the_recipes() -> None:
     assert methods.unseen().forget is None and not methods.unseen().sees_forget
     assert methods.orthogonal().forget == Orthogonal(form="elementwise")
     assert methods.obtuse().forget == Obtuse(form="windowed")
-    assert methods.redirect().forget == Redirect(low=0.1)
+    assert methods.redirect().forget == Redirect(low=0.15)
     for recipe in (methods.orthogonal, methods.obtuse):
         assert recipe().combine == Weighted(alpha=0.99, every=4)
 

@@ -155,13 +155,17 @@ def test_a_stopped_training_continues_bit_for_bit(step: int, number: int, traine
 
 
 def test_ctrl_c_in_a_process_of_its_own(trained, tmp_path: Path) -> None:
-    folder = tmp_path / "m"
-    arguments = [sys.executable, "-m", "msgm", *command(folder)]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while not (folder / LOG).exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=300)
+    for attempt in range(5):
+        folder = tmp_path / f"m{attempt}"
+        arguments = [sys.executable, "-m", "msgm", *command(folder)]
+        process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while not (folder / LOG).exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=300)
+        # On a busy machine the few steps can end before the signal is sent: again, in another folder.
+        if process.returncode != 0:
+            break
     assert process.returncode == 130, errors
     assert "msgm: interrupted" in errors and "Traceback" not in errors
     cli.main(command(folder, "--resume"))

@@ -27,7 +27,7 @@ class EvaluateSettings:
         n: samples that the judge sees.
         sampler: as msgm sample takes it; an unlearned model may answer samplers of the ODE (heun, dpm++) and of the
             SDE (dpm++-sde, euler-maruyama) differently.
-        sampling_steps: times the sampler visits; by default 12 for heun, the others' own.
+        sampling_steps: times the sampler visits; by default its own.
         sampling_grid: how they lie; by default the sampler's own.
         nll_images: test images of each set whose likelihood is measured; 0 for none.
         nll_steps: Runge-Kutta steps of the likelihood.
@@ -36,7 +36,7 @@ class EvaluateSettings:
     """
 
     n: int = 1000
-    sampler: SamplerName = "heun"
+    sampler: SamplerName = "dpm++"
     sampling_steps: int | None = None
     sampling_grid: Grid | None = None
     nll_images: int = 40
@@ -58,8 +58,7 @@ class EvaluateSettings:
 
     def build(self, model: ScoreModel) -> Sampler:
         """The sampler of a model."""
-        steps = 12 if self.sampling_steps is None and self.sampler == "heun" else self.sampling_steps
-        return build(self.sampler, model, steps=steps, grid=self.sampling_grid)
+        return build(self.sampler, model, steps=self.sampling_steps, grid=self.sampling_grid)
 
 
 def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:

@@ -60,7 +60,7 @@ def obtuse(
     return Method(name="obtuse", forget=term, combine=Weighted(alpha=alpha, every=every))
 
 
-def redirect(*, alpha: float = 0.5, every: int = 1, low: float = 0.1, high: float = 1e6) -> Method:
+def redirect(*, alpha: float = 0.5, every: int = 1, low: float = 0.15, high: float = 1e6) -> Method:
     """The exact score of the retained images at the forget points; the default."""
     return Method(name="redirect", forget=Redirect(low=low, high=high), combine=Weighted(alpha=alpha, every=every))
 

@@ -61,8 +61,8 @@ class DPMSolver(Sampler):
     is constant between them; here D is extrapolated from the last two (`extrapolate`).
     """
 
-    steps: int = 20
-    spacing: Grid = "edm"
+    steps: int = 16
+    spacing: Grid = "log-snr"
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         sde = self.model.sde

@@ -108,6 +108,7 @@ class DPMSolverSDE(DPMSolver):
     """SDE-DPM-Solver++(2M): `Ancestral` with DPM-Solver++'s extrapolated denoised image (Lu et al. 2022b, Eq. 18)."""
 
     steps: int = 30
+    spacing: Grid = "edm"
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         sde = self.model.sde
