@@ -80,7 +80,7 @@ def test_safe_denoiser_of_all_images_is_the_exact_denoiser_of_the_retained(sde: 
     keep = ratio > 0.3  # below, the odds are of 1e-100 and of 1e100
     x, t, ratio = x[keep], t[keep], ratio[keep]
     exact = exact_denoiser(x / expand(sde.alpha(t), x), ratio, retained)
-    model = SafeDenoiser(cloud(everything, sde), forget, retained, cap=math.inf, low=0)
+    model = SafeDenoiser(cloud(everything, sde), forget, retained, strength=1, cap=math.inf, low=0)
     assert len(x) > 10
     torch.testing.assert_close(model.denoise(x, t), exact, rtol=1e-5, atol=1e-5)
 
