@@ -23,6 +23,7 @@ ROOMS = {
     "sde": "",
     "times": "sde",
     "score": "sde",
+    "filters": "sde score",
     "networks": "",
     "checkpoint": "storage sde score networks",
     "sampling": "sde score",

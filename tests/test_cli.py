@@ -584,3 +584,58 @@ def test_train_judge_saves_what_evaluate_reads(pictures: Path, out: Path, capsys
     assert made.names == ("cat", "dog")
     assert made.record["command"].startswith("msgm train-judge --data")
     assert "test images right" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------------------------------------------------- filters
+
+
+@pytest.mark.parametrize("name", ["repel", "safe", "guided", "contrast"])
+def test_sample_through_each_filter(name: str, model: str, judge: str, out: Path) -> None:
+    needs = {"guided": ["--forget", RULE, "--guide", judge], "contrast": ["--against", "demo"]}
+    extra = needs.get(name, ["--forget", RULE])
+    command = ["sample", model, "-n", "1", "--steps", "3", "--out", str(out), "--filter", name, *extra, *QUICK]
+    main([*command, "--strength", "9"])
+    strong = (out / "00000.png").read_bytes()
+    with pytest.raises(SystemExit):  # another strength is another run
+        main([*command, "--strength", "3", "--resume"])
+    main(["sample", model, "-n", "1", "--steps", "3", "--out", str(out), "--overwrite", *QUICK])
+    plain = (out / "00000.png").read_bytes()
+    if name != "repel":  # an untrained model is too far from every image
+        assert plain != strong
+
+
+def test_evaluate_measures_a_model_with_and_without_its_filter(model: str, judge: str, out: Path) -> None:
+    main(["evaluate", model, "--against", model, "--filter", "guided", "--guide", judge, "--judge", judge,
+          "--forget", RULE, "--out", str(out), "--threads", "1", *LOOK])  # fmt: skip
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [row["method"] for row in rows] == ["standard", "standard + guided"]
+    assert "One judge has guided" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--filter", "repell"], "known: repel, safe, guided, contrast"),
+        (["--filter", "repel"], "--forget RULE"),
+        (["--filter", "guided"], "--forget RULE"),
+        (["--filter", "contrast"], "--against MODEL"),
+        (["--filter", "repel", "--forget", RULE, "--guide", "demo"], "--guide is for --filter guided"),
+        (["--strength", "2"], "--strength is for --filter repel or safe or guided or contrast; got no filter"),
+        (["--filter", "safe", "--forget", RULE, "--strength", "0"], "strength"),
+        (["--filter", "safe", "--forget", "label == 11"], "selects none"),
+        (["--filter", "guided", "--forget", RULE, "--guide", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_filter_without_what_it_needs(
+    options: list[str], word: str, model: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert word in refused(capsys, "sample", model, "--out", out, *options)
+    assert not out.exists()
+
+
+def test_methods_lists_the_filters(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["methods"])
+    shown = capsys.readouterr().out
+    for word in ("repel", "safe", "guided", "contrast", "--guide", "radius=auto, strength=1.6"):
+        assert word in shown

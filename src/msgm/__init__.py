@@ -35,12 +35,12 @@ _WHERE = {
     "Judge": "evaluation.judge",
     "UserError": "errors",
 }
-_MODULES = {"data": "data", "methods": "forgetting.methods", "sde": "sde"}
+_MODULES = {"data": "data", "filters": "filters", "methods": "forgetting.methods", "sde": "sde"}
 
 __all__ = ["__version__", *_WHERE, *_MODULES]
 
 if TYPE_CHECKING:
-    from . import data, sde
+    from . import data, filters, sde
     from .checkpoint import load, save
     from .data import ForgetRequest
     from .editing import inpaint, reconstruct

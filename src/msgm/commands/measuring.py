@@ -7,22 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..checkpoint import EMBEDDED, embedded, load, weights_sha256
+from ..checkpoint import EMBEDDED, load, weights_sha256
 from ..data import ForgetRequest
 from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings, check
 from ..evaluation.audit import evaluate as measure
-from ..evaluation.judge import Judge
 from ..evaluation.report import Results, commit, save_samples, write_html, write_json
 from ..evaluation.report import grid as sheet
 from ..evaluation.samples import clear, draw
+from ..filters import FILTERS, Filter
 from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
 from ..progress import bar
 from ..sampling import Grid, SamplerName, build
 from ..storage import claim
 from ..training import UnlearnSettings
-from .options import hardware, images_of, show
+from .options import build_filter, hardware, images_of, load_judge, refuse_unused, show
 
 
 def sample(
@@ -33,6 +33,14 @@ def sample(
     sampler: SamplerName = "heun",
     steps: int | None = None,
     grid: Grid | None = None,
+    filter: str | None = None,
+    strength: float | None = None,
+    forget: str | None = None,
+    guide: str | None = None,
+    against: str | None = None,
+    data: str | None = None,
+    data_dir: str | None = None,
+    image_size: int | None = None,
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -56,6 +64,14 @@ def sample(
             its own steps.
         grid: how the times lie: uniform in t, edm (uniform in (sigma/alpha)^(1/7)), uniform in the log-snr, or
             discrete (DDPM's own steps); by default the sampler's own.
+        filter: a filter that trains nothing: repel, safe, guided, contrast (msgm methods); by default none.
+        strength: of the filter; by default its own.
+        forget: rule that selects what repel, safe and guided avoid; by default the model's own request.
+        guide: the judge that guides: a folder, or demo for the MNIST judge in the package (default).
+        against: the model of all the data that contrast moves away from.
+        data: the images that repel and safe look at; by default those of the model's record.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
         seed: picture k depends on the seed and k alone.
         batch: pictures drawn at a time; auto finds how many fit the memory.
         threads: CPU threads.
@@ -69,13 +85,21 @@ def sample(
     source = load(model).to(device)
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
-    drawer = build(sampler, source, steps=steps, grid=grid)
-    identity = {
+    refuse_unused(filter, strength=strength, forget=forget, guide=guide, against=against)
+    avoiding: dict[str, Any] = dict(
+        strength=strength, forget=forget, guide=guide, against=against, data=data, data_dir=data_dir,
+        image_size=image_size,
+    )  # fmt: skip
+    drawn = source if filter is None else build_filter(filter, source, **avoiding)
+    drawer = build(sampler, drawn, steps=steps, grid=grid)
+    identity: dict[str, Any] = {
         "weights_sha256": weights_sha256(source.network),
         "sampler": sampler,
         "steps": drawer.steps,
         "grid": drawer.spacing,
     }
+    if filter is not None:
+        identity["filter"] = {"name": filter, **avoiding}
     draw(drawer, n, out, identity=identity, seed=seed, batch=batch, resume=resume, overwrite=overwrite)
     print(f"saved {n} images in {out}")
 
@@ -199,6 +223,9 @@ def evaluate(
     against: str | None = None,
     forget: str | None = None,
     judge: str = EMBEDDED,
+    filter: str | None = None,
+    strength: float | None = None,
+    guide: str | None = None,
     data: str | None = None,
     data_dir: str | None = None,
     image_size: int | None = None,
@@ -213,6 +240,10 @@ def evaluate(
         against: another model, measured beside it with the same noise (its parent, say).
         forget: the rule; by default the model's own request.
         judge: a judge folder, or demo for the MNIST judge in the package.
+        filter: measure the model with one: repel, safe, guided, contrast (msgm methods); by default none.
+            With --against the same model it is measured without, too; contrast needs the model of all the data there.
+        strength: of the filter; by default its own.
+        guide: the judge that guides, a folder or demo (default); not the one that judges, if it is to be believed.
         data: the test images; by default those of the model's record.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
@@ -221,22 +252,32 @@ def evaluate(
     """
     hardware(threads)
     claim(out, overwrite=overwrite)
-    sources = {name: load(name) for name in ([against] if against else []) + [model]}
-    labels = {name: Path(name).resolve().name for name in sources}
+    refuse_unused(filter, strength=strength, guide=guide)
+    loaded = {name: load(name) for name in ([against] if against else []) + [model]}
+    labels = {name: Path(name).resolve().name for name in loaded}
     if len(set(labels.values())) < len(labels):
-        labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in sources}
-    rule = forget or sources[model].record.get("request", {}).get("rule")
+        labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in loaded}
+    sources = {labels[name]: source for name, source in loaded.items()}
+    rule = forget or loaded[model].record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
-    classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
-    test = images_of(sources[model], data, data_dir, image_size, "test")
+    classifier = load_judge(judge)
+    test = images_of(loaded[model], data, data_dir, image_size, "test")
     request = ForgetRequest(rule)
     for source in sources.values():
         check(source, classifier, request, test)
+    if filter is not None:
+        if against != model:
+            del sources[labels[model]]
+        sources[f"{labels[model]}-{filter}"] = build_filter(
+            filter, loaded[model], strength=strength, forget=rule, guide=guide, against=against, data=data,
+            data_dir=data_dir, image_size=image_size,
+        )  # fmt: skip
     rows, grids = [], []
-    for name, source in sources.items():
-        label = labels[name]
+    for label, source in sources.items():
         method = source.record.get("method", {}).get("name", "standard")
+        if isinstance(source, Filter):
+            method = f"{method} + {filter}"
         row, pixels = measure(
             source,
             name=label,
@@ -254,7 +295,12 @@ def evaluate(
     budget = {"evaluation": asdict(settings)}
     results = Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=rows)
     write_json(out / "results.json", results.to_dict())
-    records = {labels[name]: source.record for name, source in sources.items()}
+    records = {label: source.record for label, source in sources.items()}
+    notes = []
+    if filter == "guided" and judge == (guide or EMBEDDED):
+        notes.append(
+            "One judge has guided the samples and judged them: its rates flatter. Use another one for --judge."
+        )
     write_html(
         out / "report.html",
         results,
@@ -262,7 +308,7 @@ def evaluate(
         grids=grids,
         curves={},
         records=records,
-        notes=[],
+        notes=notes,
     )
     show(results)
 
@@ -302,7 +348,7 @@ def demo(
 
 
 def methods() -> None:
-    """The unlearning methods there are: what each asks for, its options, and where it was published."""
+    """The unlearning methods there are, and the filters, which train nothing."""
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -323,3 +369,18 @@ def methods() -> None:
     console.print("One that needs a trained model is for unlearn; the others are for train as well.")
     parts = ["Parts that --set puts into any of them, as combine=pcgrad, combine.alpha=0.7:"]
     console.print("\n".join(parts + [f"  {role}: {', '.join(known)}" for role, known in PARTS.items()]))
+    filters = Table("Filter", "What it does", "Needs", "Options (default)")
+    for name, made in FILTERS.items():
+        options = ", ".join(
+            f"{k}={'auto' if p.default is None else p.default}"
+            for k, p in inspect.signature(made).parameters.items()
+            if p.default is not p.empty
+        )
+        filters.add_row(name, first_line(made), ", ".join(f"--{key}" for key in made.needs), options)
+    console.print(filters)
+    console.print("Used by msgm sample --filter NAME and msgm evaluate --filter NAME")
+
+
+def first_line(thing: object) -> str:
+    """The first line of what is documented of it."""
+    return (thing.__doc__ or "").strip().partition("\n")[0]

@@ -11,12 +11,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from ..checkpoint import EMBEDDED, embedded
-from ..data import ImageData, Split, load_data, to_model
+from ..checkpoint import EMBEDDED, embedded, load
+from ..data import ForgetRequest, ImageData, Split, load_data, to_model
 from ..errors import UserError
 from ..evaluation.audit import forget_classes
 from ..evaluation.judge import Judge
 from ..evaluation.report import Results, table
+from ..filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
 from ..forgetting.methods import METHODS, PARTS, Method
 from ..progress import bar
 from ..score import ScoreModel
@@ -97,6 +98,61 @@ def confidence(judge: str | None, method: Method, split: Split) -> Tensor | None
             found.append(classifier.probabilities(to_model(part))[:, kept].sum(1))
             tick(len(part))
     return torch.cat(found)
+
+
+def build_filter(
+    name: str,
+    model: ScoreModel,
+    *,
+    forget: str | None,
+    guide: str | None,
+    against: str | None,
+    strength: float | None,
+    data: str | None,
+    data_dir: str | None,
+    image_size: int | None,
+) -> Filter:
+    """The filter of this name around a model, made from what it needs: a rule's images, a judge, another model.
+
+    ``forget`` is by default the model's own request.
+    """
+    if name not in FILTERS:
+        raise UserError(f"no filter {name!r}; known: {', '.join(FILTERS)}")
+    given: dict[str, Any] = {} if strength is None else {"strength": strength}
+    if name == "contrast":
+        if against is None:
+            raise UserError("filter contrast needs a second model, one of all the data; name it with --against MODEL")
+        return Contrast(model, load(against).to(model.device), **given)
+    rule = forget or model.record.get("request", {}).get("rule")
+    if not rule:
+        raise UserError(f"filter {name} needs a rule: say what is to be avoided with --forget RULE")
+    request = ForgetRequest(rule)
+    if name == "guided":
+        judge = load_judge(guide or EMBEDDED).to(model.device)
+        if judge.shape != model.shape:
+            raise UserError(
+                f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
+            )
+        return Guided(model, judge.log_retain(forget_classes(request, judge)), **given)
+    split = request.split(images_of(model, data, data_dir, image_size, "train"))
+    images = to_model(split.forget.images)
+    if name == "repel":
+        return Repel(model, images, **given)
+    return SafeDenoiser(model, images, to_model(split.retain.images), **given)
+
+
+def refuse_unused(name: str | None, **given: Any) -> None:
+    """UserError for an option that says something to filters, but not to the one chosen."""
+    takes = ("strength", *FILTERS[name].needs) if name in FILTERS else ()
+    for key, value in given.items():
+        if value is not None and key not in takes:
+            known = [other for other, cls in FILTERS.items() if key in ("strength", *cls.needs)]
+            raise UserError(f"--{key} is for --filter {' or '.join(known)}; got {name or 'no filter'}")
+
+
+def load_judge(folder: str) -> Judge:
+    """A judge's folder, or demo for the one in the package."""
+    return Judge.load(embedded("judge") if folder == EMBEDDED else folder)
 
 
 def images_of(

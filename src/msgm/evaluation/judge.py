@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -90,6 +90,21 @@ class Judge(nn.Module):
         """The most probable label *value* of each image, `JUNK` (-1) for junk: (N,) int64."""
         labels = torch.tensor([*self.classes, JUNK], device=x.device)
         return labels[self.probabilities(x, batch).argmax(1)]
+
+    def log_retain(self, forget: Collection[int]) -> Callable[[Tensor], Tensor]:
+        """x (B, C, H, W) -> log P(no class of ``forget`` | x, no junk), (B,): differentiable, for `filters.Guided`.
+
+        Junk is left out: a denoised image halfway is not yet a picture, and must not be driven to look like one.
+        """
+        retained = [index for index, label in enumerate(self.classes) if label not in forget]
+        if not 0 < len(retained) < len(self.classes) or not set(forget) <= set(self.classes):
+            raise UserError(f"forget classes {sorted(forget)} must be some, not all, of the judge's {self.classes}")
+
+        def log_retain(x: Tensor) -> Tensor:
+            logits: Tensor = self(x)
+            return logits[:, retained].logsumexp(1) - logits[:, : len(self.classes)].logsumexp(1)
+
+        return log_retain
 
     def features(self, x: Tensor, batch: int = 500) -> Tensor:
         """Activations of the last hidden layer (N, 128), for `frechet_distance`."""
