@@ -29,8 +29,8 @@ from msgm.sampling import (
     build,
     evaluating,
 )
-from msgm.sampling.adaptive import attempt, integrate
 from msgm.sde import SDE, VESDE
+from msgm.solvers import Pair, adapt, attempt
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 MEAN, STD = 0.2, 0.5
@@ -158,15 +158,16 @@ def test_the_law_of_the_sde_samplers_is_of_first_order(name: SamplerName, sde: s
 
 def test_dormand_and_princes_step_is_of_fifth_order_and_its_error_estimate_of_fourth() -> None:
     # dy/du = y cos u, y = exp(sin u), from 0 to 2 in equal steps; one step's error estimate falls as h^5.
-    def f(u: Tensor, y: Tensor) -> Tensor:
-        return y * u.cos()[:, None]
+    def f(u: Tensor, y: Tensor) -> Pair:
+        return y * u.cos()[:, None], torch.zeros(1, dtype=torch.float64)
 
     errors, estimates = [], []
     for steps in (8, 16, 32):
         y, h = torch.ones(1, 1, dtype=torch.float64), torch.full((1,), 2 / steps, dtype=torch.float64)
         for i in range(steps):
             u = i * h
-            y, estimate, _ = attempt(f, u, y, h, f(u, y))
+            (change, _), (estimate, _), _ = attempt(f, u, y, h, f(u, y))
+            y = y + change
             if i == 0:
                 estimates.append(float(estimate.abs()))
         errors.append(float((y - scalar(2.0).sin().exp()).abs()))
@@ -189,12 +190,14 @@ def test_the_error_of_rk45_follows_its_tolerance() -> None:
 
 def test_images_of_rk45_take_their_own_steps() -> None:
     # The second number of each image is its rate, which stays: 1 and 1000. The fast one takes more steps, alone.
-    def decay(u: Tensor, y: Tensor) -> Tensor:
-        return torch.stack([-y[:, 1] * y[:, 0], torch.zeros(len(y), dtype=y.dtype)], dim=1)
+    def decay(tau: Tensor, y: Tensor, rows: Tensor) -> Pair:
+        still = torch.zeros(len(y), dtype=y.dtype)
+        return torch.stack([-y[:, 1] * y[:, 0], still], dim=1), still
 
     start = torch.tensor([[1.0, 1.0], [1.0, 1000.0]], dtype=torch.float64)
-    alone, cost = integrate(decay, start[:1], 0.0, 1.0, tolerance=1e-6, most=10**5)
-    both, costs = integrate(decay, start, 0.0, 1.0, tolerance=1e-6, most=10**5)
+    (alone, _, cost, _), (both, _, costs, _) = (
+        adapt(decay, y, scalar(0.0), scalar(1.0), rtol=1e-6, atol=1e-6, max_nfe=10**5) for y in (start[:1], start)
+    )
     assert torch.equal(alone[0], both[0])
     assert int(cost[0]) == int(costs[0]) < int(costs[1]) / 5
     torch.testing.assert_close(both[:, 0], (-start[:, 1]).exp(), rtol=0, atol=1e-5)

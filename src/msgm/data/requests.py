@@ -216,8 +216,8 @@ def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr, rule: str)
 
 def _value(node: ast.expr, rule: str) -> Value:
     match node:
-        case ast.Constant(value=int() | str() as value):
-            pass
+        case ast.Constant(value=int() | str() as constant):
+            value: Value = constant
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)):
             value = -number
         case _:

@@ -18,9 +18,9 @@ from torch import Tensor
 from ..errors import UserError
 from ..sampling import Streams, Tick, blank, evaluating
 from ..score import ScoreModel
+from ..solvers import FIXED, adapt, march, march_exponential
 from .flow import Clock, Flow, Probes, drawer
 from .result import Likelihood
-from .solvers import FIXED, adapt, march, march_exponential
 
 Solver = Literal["etdrk4", "rk4", "heun", "euler", "dopri5"]
 

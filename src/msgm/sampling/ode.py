@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ..errors import UserError
 from ..sde import expand
-from .adaptive import integrate
+from ..solvers import Pair, adapt
 from .base import Sampler
 from .grids import Grid
 from .streams import Streams
@@ -87,7 +88,7 @@ class DPMSolver(Sampler):
 class RK45(Sampler):
     """Dormand and Prince's adaptive pair on ``dy/du = r eps(alpha y, t)``, u = log r; each image has its own steps.
 
-    The reference for ODE samplers: the error of every step is held below ``tolerance (1 + |y|)`` (`integrate`).
+    The reference for ODE samplers: the error of every step is held below ``tolerance (1 + |y|)`` (`msgm.solvers.adapt`).
     ``steps`` are the times at which all images wait for each other; two (t = 1 and t_min) cost least. Raises
     UserError where an image takes more than ``most`` evaluations between two of them.
     """
@@ -111,11 +112,28 @@ class RK45(Sampler):
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         sde = self.model.sde
 
-        def slope(u: Tensor, y: Tensor) -> Tensor:
-            time = sde.time(u).clamp(sde.t_min, 1)
-            return expand(u.exp().to(y), y) * self.model.noise(expand(sde.alpha(time).to(y), y) * y, time)
+        start, end = sde.log_ratio(t), sde.log_ratio(s)
+        way = (end - start).sign()
 
-        start, end = float(sde.log_ratio(t)), float(sde.log_ratio(s))
-        y, used = integrate(slope, x / sde.alpha(t), start, end, tolerance=self.tolerance, most=self.most)
+        def slopes(tau: Tensor, y: Tensor, rows: Tensor) -> Pair:
+            u = way * tau
+            time = sde.time(u).clamp(sde.t_min, 1)
+            slope = expand(u.exp().to(y), y) * self.model.noise(expand(sde.alpha(time).to(y), y) * y, time)
+            return way * slope, torch.zeros(len(y), dtype=torch.float64)
+
+        y, _, used, finished = adapt(
+            slopes,
+            x / sde.alpha(t),
+            way * start,
+            way * end,
+            rtol=self.tolerance,
+            atol=self.tolerance,
+            max_nfe=self.most,
+        )
+        if not bool(finished.all()):
+            raise UserError(
+                f"an image needs more than {self.most} evaluations at tolerance {self.tolerance}; raise the tolerance, "
+                "or use a sampler of fixed steps"
+            )
         self.used.extend(used.tolist())
         return sde.alpha(s) * y

@@ -8,14 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..sde import expand
+from .sde import expand
 
 Pair = tuple[Tensor, Tensor]
+
+
+class Rowwise(Protocol):
+    """Slopes of the images ``rows`` of a batch, (R,) of its numbers, at tau (R,) and y (R, *)."""
+
+    def __call__(self, tau: Tensor, y: Tensor, rows: Tensor) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -95,8 +103,20 @@ def march_exponential(
     return y, change
 
 
+def attempt(
+    f: Callable[[Tensor, Tensor], Pair], tau: Tensor, y: Tensor, h: Tensor, first: Pair
+) -> tuple[Pair, Pair, Pair]:
+    """One step of Dormand and Prince, of length h (B,): what y and the integral change by, to fifth order, the
+    estimated errors of both, and the slopes at its end; ``first`` are those at its start. Costs 6 evaluations.
+    """
+    slopes = _stages(f, tau, y, h, DOPRI5, [first])
+    moved = _combine(slopes, DOPRI5.weights, h, 0), _combine(slopes, DOPRI5.weights, h, 1)
+    wrong = _combine(slopes, DOPRI5_ERROR, h, 0), _combine(slopes, DOPRI5_ERROR, h, 1)
+    return moved, wrong, slopes[-1]
+
+
 def adapt(
-    f: Callable[[Tensor, Tensor, Tensor], Pair],
+    f: Rowwise,
     y: Tensor,
     start: Tensor,
     end: Tensor,
@@ -104,7 +124,7 @@ def adapt(
     rtol: float,
     atol: float,
     max_nfe: int,
-    tick: Callable[[float], None],
+    tick: Callable[[float], None] = lambda amount: None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Dormand-Prince 5(4) with a step size for each image: y, the integral, evaluations and whether it ended, (B,).
 
@@ -122,21 +142,19 @@ def adapt(
     slope, rate = f(tau, y, rows)
     while len(rows := rows[(tau[rows] < end) & (nfe[rows] + 6 <= max_nfe)]):
         h, here, before = torch.minimum(step[rows], end - tau[rows]), y[rows], change[rows]
-        first = [(slope[rows], rate[rows])]
-        slopes = _stages(lambda tau, y, rows=rows: f(tau, y, rows), tau[rows], here, h, DOPRI5, first)  # type: ignore[misc]
+        moved, wrong, last_slopes = attempt(partial(f, rows=rows), tau[rows], here, h, (slope[rows], rate[rows]))
         nfe[rows] += 6
-        there = here + _combine(slopes, DOPRI5.weights, h, 0)
-        after = before + _combine(slopes, DOPRI5.weights, h, 1)
+        there, after = here + moved[0], before + moved[1]
         unit = atol + rtol * torch.maximum(here.abs(), there.abs())
-        error = (_combine(slopes, DOPRI5_ERROR, h, 0) / unit).flatten(1).double().square().mean(1).sqrt().cpu()
+        error = (wrong[0] / unit).flatten(1).double().square().mean(1).sqrt().cpu()
         unit = atol + rtol * torch.maximum(before.abs(), after.abs()) / dims
-        error = torch.maximum(error, _combine(slopes, DOPRI5_ERROR, h, 1).abs() / dims / unit)
+        error = torch.maximum(error, wrong[1].abs() / dims / unit)
         good = error <= 1  # nan is not: a step into nowhere is tried again, shorter
         done = rows[good]
         last = h >= end - tau[rows]
         tau[rows] = torch.where(good, torch.where(last, end, tau[rows] + h), tau[rows])
         y[done], change[done] = there[good], after[good]
-        slope[done], rate[done] = slopes[-1][0][good], slopes[-1][1][good]
+        slope[done], rate[done] = last_slopes[0][good], last_slopes[1][good]
         factor = (0.9 * error.clamp(min=1e-10) ** -0.2).nan_to_num(0.2).clamp(0.2, 5)
         step[rows] = h * factor
         tick(float(h[good].sum()) / span)
