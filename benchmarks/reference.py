@@ -20,7 +20,7 @@ from msgm.forgetting.terms import Noised
 from msgm.sampling import blank, evaluating
 from msgm.score import ScoreModel
 from msgm.sde import VESDE, expand
-from msgm.training import TrainSettings
+from msgm.settings import TrainSettings
 
 SNR = 0.16
 """Signal-to-noise ratio of the Langevin corrector's step (App. G)."""

@@ -25,7 +25,8 @@ from msgm.commands.options import images_of
 from msgm.data import ForgetRequest, Split, to_model
 from msgm.forgetting.methods import Method, orthogonal, redirect, standard
 from msgm.score import ScoreModel
-from msgm.training import TrainSettings, UnlearnSettings, train, unlearn
+from msgm.settings import TrainSettings, UnlearnSettings
+from msgm.training import train, unlearn
 
 BARE, PLAIN = 1.05, 1.2
 RULE = "label in [3, 7]"

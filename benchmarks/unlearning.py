@@ -28,7 +28,8 @@ from msgm.progress import bar
 from msgm.runs import STATE
 from msgm.sampling import build
 from msgm.score import ScoreModel
-from msgm.training import Diverged, UnlearnSettings, unlearn
+from msgm.settings import UnlearnSettings
+from msgm.training import Diverged, unlearn
 
 UR, JUNK = 0.01, 0.05
 RECIPES: dict[str, Callable[[], Method]] = {

@@ -17,7 +17,8 @@ from msgm.networks import MLP
 from msgm.runs import read_log
 from msgm.score import ScoreModel
 from msgm.sde import VESDE
-from msgm.training import Interrupted, TrainSettings, UnlearnSettings, train, unlearn
+from msgm.settings import TrainSettings, UnlearnSettings
+from msgm.training import Interrupted, train, unlearn
 
 SHORT = UnlearnSettings(steps=8, batch=16, warmup=2, save_every=3, seed=5)
 

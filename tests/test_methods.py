@@ -20,7 +20,8 @@ from msgm.forgetting.terms import Noised, Obtuse, Orthogonal, Redirect, UniformT
 from msgm.runs import read_log
 from msgm.score import ScoreModel
 from msgm.sde import SDE
-from msgm.training import Diverged, TrainSettings, UnlearnSettings, train, unlearn
+from msgm.settings import TrainSettings, UnlearnSettings
+from msgm.training import Diverged, train, unlearn
 
 
 def test_every_recipe_builds_under_its_own_name() -> None:

@@ -20,7 +20,8 @@ from msgm.forgetting.pairs import PairedAscent, PairedDenoising, paired_errors
 from msgm.forgetting.terms import Ascent, Denoising, ForgetTerm, Negated, Noised, Redirect, UniformTarget
 from msgm.score import ScoreModel, exact_denoiser
 from msgm.sde import DDPM, SDE, VESDE
-from msgm.training import UnlearnSettings, unlearn
+from msgm.settings import UnlearnSettings
+from msgm.training import unlearn
 
 
 @EACH_SDE

@@ -15,8 +15,9 @@ from msgm.forgetting.regularise import Elastic, FisherRatio, Mask, Posterior, Pu
 from msgm.forgetting.terms import Ascent, Denoising
 from msgm.score import ScoreModel
 from msgm.sde import VESDE
+from msgm.settings import TrainSettings, UnlearnSettings
 from msgm.times import UniformClock
-from msgm.training import TrainSettings, UnlearnSettings, train, unlearn
+from msgm.training import train, unlearn
 
 
 def start(model: ScoreModel, seed: int = 0, batch: int = 16) -> Start:

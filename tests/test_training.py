@@ -28,7 +28,8 @@ from msgm.forgetting.terms import Denoising
 from msgm.runs import LOG, STATE, read_log
 from msgm.score import ScoreModel
 from msgm.sde import VPSDE
-from msgm.training import Diverged, Interrupted, TrainSettings, UnlearnSettings, train, unlearn
+from msgm.settings import TrainSettings, UnlearnSettings
+from msgm.training import Diverged, Interrupted, train, unlearn
 
 STEPS = 9
 SHORT = UnlearnSettings(steps=STEPS, batch=8, warmup=3, save_every=3, seed=5)
@@ -439,12 +440,12 @@ def test_a_loss_that_is_no_number_stops_at_once(value: float, tmp_path: Path) ->
 
 
 def test_learning_rates() -> None:
-    settings = TrainSettings(steps=100, warmup=10, cooldown=0.4)
-    rates = [training._schedule(k, settings) for k in range(100)]
+    settings = TrainSettings(steps=100, lr=1.0, warmup=10, cooldown=0.4)
+    rates = [settings.rate(k) for k in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == rates[59] == 1 and rates[80] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.05)
     flat = replace(settings, cooldown=0.0)
-    assert [training._schedule(k, flat) for k in (0, 50, 99)] == [pytest.approx(0.1), 1, 1]
+    assert [flat.rate(k) for k in (0, 50, 99)] == [pytest.approx(0.1), 1, 1]
 
 
 def test_device_of_a_second_run() -> None:

@@ -13,8 +13,8 @@ _WHERE = {
     "ScoreModel": "score",
     "train": "training",
     "unlearn": "training",
-    "TrainSettings": "training",
-    "UnlearnSettings": "training",
+    "TrainSettings": "settings",
+    "UnlearnSettings": "settings",
     "Heun": "sampling",
     "RK45": "sampling",
     "Euler": "sampling",
@@ -64,7 +64,8 @@ if TYPE_CHECKING:
         ReverseDiffusion,
     )
     from .score import ScoreModel
-    from .training import TrainSettings, UnlearnSettings, train, unlearn
+    from .settings import TrainSettings, UnlearnSettings
+    from .training import train, unlearn
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,10 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from .objective import Objective
 from .progress import bar
 from .runs import LOG, STATE, Log, Run, restore, store
 from .score import ScoreModel
+from .settings import TrainSettings, UnlearnSettings
 from .storage import claim
 from .times import LogNormalClock, UniformClock, stratified, uniform
 
@@ -46,68 +47,6 @@ class Diverged(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """Stopped by SIGINT after a whole step; the state is saved."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """Settings of a run from scratch; docs/method.md has the paper's.
-
-    Args:
-        steps: optimiser steps.
-        batch: retain images a step; on a step with a forget loss as many forget images come on top.
-        lr: AdamW's learning rate at its highest.
-        warmup: steps over which it rises linearly.
-        cooldown: last share of the steps, over which it falls to 5 %; 0 for none.
-        weight_decay: AdamW's.
-        clip: largest gradient norm.
-        ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
-        clock: training times: log-normal noise levels, or uniform t as in the paper.
-        noise_mean: mean of log(sigma/alpha) of the log-normal clock.
-        draw: stratified or independent times.
-        flip: mirror images at random.
-        save_every: steps between saved states.
-        guard: stop when the smoothed retain loss passes this many times its lowest value.
-        seed: of everything random.
-    """
-
-    steps: int = 6000
-    batch: int = 64
-    lr: float = 1e-3
-    warmup: int = 200
-    cooldown: float = 0.4
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    clock: Literal["lognormal", "uniform"] = "lognormal"
-    noise_mean: float = -0.9
-    draw: Literal["stratified", "uniform"] = "stratified"
-    flip: bool = False
-    save_every: int = 200
-    guard: float = 5.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
-        for name in ("lr", "clip", "guard"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be positive and finite; got {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"ema is a decay in [0, 1); got {self.ema}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnlearnSettings(TrainSettings):
-    """Settings of a fine-tuning run; see `TrainSettings`."""
-
-    steps: int = 300
-    lr: float = 8e-4
-    warmup: int = 10
-    cooldown: float = 0.3
-    ema: float = 0.98
-    noise_mean: float = 0.1
-    save_every: int = 100
 
 
 def train(
@@ -258,7 +197,7 @@ def _fit(
     ):
         while run.step < settings.steps:
             for optimizer in optimizers.values():
-                optimizer.param_groups[0]["lr"] = settings.lr * _schedule(run.step, settings)
+                optimizer.param_groups[0]["lr"] = settings.rate(run.step)
             retain_loss, forget_loss = objective(run.step)
 
             # A direction for each optimiser; all are found before any of them moves the weights.
@@ -343,11 +282,6 @@ def _weights(method: Method, confidence: Tensor | None, rows: int) -> Tensor | N
     if weights.shape != (rows,) or not bool((confidence >= 0).all() & (confidence <= 1).all() & weights.any()):
         raise UserError(f"confidence must be {rows} numbers in [0, 1], not all 0; got shape {tuple(confidence.shape)}")
     return weights / weights.mean()
-
-
-def _schedule(step: int, settings: TrainSettings) -> float:
-    left = (settings.steps - step) / max(1.0, settings.cooldown * settings.steps)
-    return min(1.0, (step + 1) / max(1, settings.warmup), max(0.05, left) if settings.cooldown else 1.0)
 
 
 def _follow(average: ScoreModel, model: ScoreModel, decay: float) -> None:

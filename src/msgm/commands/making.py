@@ -15,8 +15,8 @@ from ..forgetting.methods import DEFAULT
 from ..networks import preset
 from ..score import Prediction, ScoreModel
 from ..sde import PROCESSES
+from ..settings import TrainSettings, UnlearnSettings
 from ..storage import claim
-from ..training import TrainSettings, UnlearnSettings
 from ..training import train as fit
 from ..training import unlearn as forget_in
 from .options import build_method, confidence, hardware, images_of

@@ -20,8 +20,8 @@ from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
 from ..progress import bar
 from ..sampling import Grid, SamplerName, build
+from ..settings import UnlearnSettings
 from ..storage import claim
-from ..training import UnlearnSettings
 from .options import build_filter, hardware, images_of, load_judge, refuse_unused, show
 
 

@@ -16,8 +16,9 @@ from ..evaluation.report import Results, Row, commit, grid, save_samples, write_
 from ..forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
 from ..runs import read_log
 from ..score import ScoreModel
+from ..settings import UnlearnSettings
 from ..storage import claim
-from ..training import UnlearnSettings, unlearn
+from ..training import unlearn
 
 if TYPE_CHECKING:
     from PIL.Image import Image

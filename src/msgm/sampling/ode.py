@@ -88,7 +88,7 @@ class DPMSolver(Sampler):
 class RK45(Sampler):
     """Dormand and Prince's adaptive pair on ``dy/du = r eps(alpha y, t)``, u = log r; each image has its own steps.
 
-    The reference for ODE samplers: the error of every step is held below ``tolerance (1 + |y|)`` (`msgm.solvers.adapt`).
+    The reference for ODE samplers: the error of every step is held below ``tolerance (1 + |y|)`` (`solvers.adapt`).
     ``steps`` are the times at which all images wait for each other; two (t = 1 and t_min) cost least. Raises
     UserError where an image takes more than ``most`` evaluations between two of them.
     """

@@ -15,7 +15,8 @@ from ...data import ForgetRequest
 from ...errors import UserError
 from ...networks import MLP
 from ...score import ScoreModel
-from ...training import Diverged, TrainSettings, UnlearnSettings, train, unlearn
+from ...settings import TrainSettings, UnlearnSettings
+from ...training import Diverged, train, unlearn
 from .measure import measure
 from .setup import OBJECTIVES, PROCESS, RULE, TOYS, Budget, Setting, Toy
 
