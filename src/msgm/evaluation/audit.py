@@ -40,7 +40,7 @@ class EvaluateSettings:
     sampling_steps: int | None = None
     sampling_grid: Grid | None = None
     nll_images: int = 40
-    nll_steps: int = 6
+    nll_steps: int = 12
     nll_check: int = 8
     seed: int = 0
 
