@@ -1,21 +1,36 @@
-"""Samplers against exact flows and laws, and the promise that image i depends on (seed, i) alone."""
+"""What all samplers promise: image i depends on (seed, i) alone, evaluations are counted, grids, batches, names."""
 
 import math
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
-from oracle import SDES, TOY, GaussianNetwork, gaussian_model, slope
+from oracle import SDES, TOY, GaussianNetwork, gaussian_model
 from torch import nn
 
 from msgm.errors import UserError
 from msgm.networks import MLP
-from msgm.sampling import EulerMaruyama, Heun, Sampler, Streams
+from msgm.sampling import (
+    DDIM,
+    GRIDS,
+    RK45,
+    SAMPLERS,
+    Ancestral,
+    Grid,
+    Heun,
+    Langevin,
+    Sampler,
+    SamplerName,
+    Streams,
+    build,
+    fitting,
+)
 from msgm.score import ScoreModel
-from msgm.sde import SDE, VESDE, VPSDE
+from msgm.sde import DDPM, SDE, VESDE, VPSDE
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
-EACH_SAMPLER = pytest.mark.parametrize("kind", [Heun, EulerMaruyama])
+EACH_SAMPLER = pytest.mark.parametrize("name", SAMPLERS)
 MEAN, STD = 0.2, 0.5
 
 
@@ -27,54 +42,17 @@ def mlp_model(dropout: float = 0.0) -> ScoreModel:
     return ScoreModel(network, VESDE(), shape=(5,))
 
 
-def exact_flow(sde: SDE, x: torch.Tensor) -> torch.Tensor:
-    """Where the probability-flow ODE takes x_1 for data N(MEAN, STD^2), and the denoised image there."""
-    first, last = torch.tensor([1.0, sde.t_min], dtype=torch.float64)
-    start, end = sde.log_ratio(first).exp(), sde.log_ratio(last).exp()
-    y = MEAN + (x / sde.alpha(first) - MEAN) * ((STD**2 + end**2) / (STD**2 + start**2)).sqrt()
-    return MEAN + (y - MEAN) * STD**2 / (STD**2 + end**2)
-
-
-@EACH_SDE
-def test_heun_follows_the_exact_flow_point_by_point(sde: SDE) -> None:
-    model = gaussian_model(sde, (3,), MEAN, STD)
-    start = sde.prior_std * Streams(7, range(6)).normal(torch.empty(6, 3, dtype=torch.float64))
-    x = Heun(model, steps=300).sample(6, seed=7)
-    torch.testing.assert_close(x, exact_flow(sde, start), rtol=0, atol=2e-3)
-
-
-@pytest.mark.parametrize("name", ["ve", "vp"])
-def test_heun_is_of_second_order(name: str) -> None:
-    model = TOY.as_model(SDES[name])
-    reference = Heun(model, steps=2049).sample(64, seed=1)
-    errors = [
-        (Heun(model, steps=steps + 1).sample(64, seed=1) - reference).abs().mean().item() for steps in (64, 128, 256)
-    ]
-    assert 1.8 < slope(errors) < 2.3, errors
-
-
-@EACH_SDE
-def test_both_samplers_draw_the_data_of_a_gaussian(sde: SDE) -> None:
-    n = 4000
-    model = gaussian_model(sde, (2,), MEAN, STD)
-    for sampler in (Heun(model, steps=60), EulerMaruyama(model, steps=300)):
-        x = sampler.sample(n, seed=3, batch=n)
-        assert bool(((x.mean(0) - MEAN).abs() < 4 * STD / math.sqrt(n)).all())
-        # Four standard errors, and 2 % for the steps.
-        assert bool(((x.std(0) / STD - 1).abs() < 4 / math.sqrt(2 * n) + 0.02).all())
-
-
-@EACH_SAMPLER
-def test_components_of_a_mixture_are_drawn_in_proportion(kind: type[Sampler]) -> None:
+@pytest.mark.parametrize("name", ["heun", "dpm++", "dpm++-sde", "euler-maruyama"])
+def test_components_of_a_mixture_are_drawn_in_proportion(name: SamplerName) -> None:
     n = 2000
-    x = kind(TOY.as_model(VPSDE()), steps=100).sample(n, seed=4, batch=n)
+    x = build(name, TOY.as_model(VPSDE()), steps=100).sample(n, seed=4, batch=n)
     shares = TOY.component_posterior(x).mean(0)
     assert bool(((shares - TOY.weights).abs() < 4 * (TOY.weights * (1 - TOY.weights) / n).sqrt() + 0.01).all())
 
 
 @EACH_SAMPLER
-def test_an_image_does_not_depend_on_its_batch(kind: type[Sampler]) -> None:
-    sampler = kind(TOY.as_model(VESDE()), steps=12)
+def test_an_image_does_not_depend_on_its_batch(name: SamplerName) -> None:
+    sampler = build(name, TOY.as_model(VESDE()), steps=6)
     whole = sampler.sample(11, seed=5)
     torch.testing.assert_close(sampler.sample(11, seed=5, batch=3), whole, rtol=0, atol=1e-9)
     torch.testing.assert_close(sampler.sample(4, seed=5, start=6), whole[6:10], rtol=0, atol=1e-9)
@@ -83,9 +61,9 @@ def test_an_image_does_not_depend_on_its_batch(kind: type[Sampler]) -> None:
 
 
 @EACH_SAMPLER
-def test_precision_is_the_models_and_the_noise_is_the_same(kind: type[Sampler]) -> None:
-    single = kind(gaussian_model(VPSDE(), (1, 4, 4), MEAN, STD, dtype=torch.float32), steps=20).sample(3)
-    double = kind(gaussian_model(VPSDE(), (1, 4, 4), MEAN, STD), steps=20).sample(3)
+def test_precision_is_the_models_and_the_noise_is_the_same(name: SamplerName) -> None:
+    single = build(name, gaussian_model(VPSDE(), (1, 4, 4), MEAN, STD, dtype=torch.float32), steps=20).sample(3)
+    double = build(name, gaussian_model(VPSDE(), (1, 4, 4), MEAN, STD), steps=20).sample(3)
     assert (single.dtype, double.dtype, single.shape) == (torch.float32, torch.float64, (3, 1, 4, 4))
     torch.testing.assert_close(single.double(), double, rtol=0, atol=1e-4)
 
@@ -101,46 +79,79 @@ def test_the_model_is_run_in_evaluation_mode_and_left_as_it_was() -> None:
 
 
 @EACH_SAMPLER
-def test_evaluations_and_progress_are_counted(kind: type[Sampler]) -> None:
+def test_evaluations_and_progress_are_counted(name: SamplerName) -> None:
     model = gaussian_model(VESDE(), (2,))
     network, done = model.network, []
     assert isinstance(network, GaussianNetwork)
-    sampler = kind(model, steps=18)
+    sampler = build(name, model, steps=6)
     sampler.sample(10, batch=4, tick=done.append)
-    assert sampler.nfe == {Heun: 35, EulerMaruyama: 18}[kind]
-    assert network.images == 10 * sampler.nfe
-    assert len(done) == 3 * 18
+    assert network.images == pytest.approx(10 * sampler.nfe, abs=0 if name != "rk45" else 5)
+    assert name == "rk45" or sampler.nfe == {"heun": 11, "pc": 11}.get(name, 6)
+    assert len(done) == 3 * 6
     assert math.isclose(sum(done), 10)
 
 
+def test_the_batch_that_fits_follows_memory_and_network() -> None:
+    # Layers of an MLP of width 16 return this many numbers for one vector.
+    model = mlp_model()
+    seen: list[int] = []
+    for part in model.modules():
+        if not list(part.children()):
+            part.register_forward_hook(lambda layer, given, out: seen.append(4 * out.numel()))
+    assert fitting(model, memory=1) == 1
+    one = 2 * sum(seen)
+    assert fitting(model, memory=10 * one) == 10
+    assert fitting(model, memory=1e15) == fitting(model) == 250
+
+
+def test_names_build_samplers() -> None:
+    model = gaussian_model(VESDE(), (2,))
+    assert get_args(SamplerName) == tuple(SAMPLERS)
+    assert get_args(Grid) == tuple(GRIDS)
+    for name in SAMPLERS:
+        own, given = build(name, model), build(name, model, steps=7, grid="log-snr")
+        assert own.steps >= 2
+        assert (type(given), given.steps, given.spacing) == (type(own), 7, "log-snr")
+    assert build("ddpm", model).steps == 1000
+
+
 @EACH_SDE
-def test_grids_run_from_one_to_t_min(sde: SDE) -> None:
-    model = gaussian_model(sde, (2,))
-    for sampler in (Heun(model, steps=9), EulerMaruyama(model, steps=9)):
-        grid = sampler.grid()
-        assert (len(grid), float(grid[0]), float(grid[-1])) == (9, 1.0, sde.t_min)
-        assert bool((grid.diff() < 0).all())
-    # Karras et al. 2022, Eq. 5.
-    ratios = sde.log_ratio(Heun(model, steps=9).grid()).exp()
-    high, low = float(ratios[0]), float(ratios[-1])
-    third = (high ** (1 / 7) + 3 / 8 * (low ** (1 / 7) - high ** (1 / 7))) ** 7
-    assert math.isclose(float(ratios[3]), third, rel_tol=1e-6)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_grids_run_from_one_to_t_min(sde: SDE, grid: Grid) -> None:
+    times = Heun(gaussian_model(sde, (2,)), steps=9, spacing=grid).grid()
+    assert (len(times), times.dtype, float(times[0]), float(times[-1])) == (9, torch.float64, 1.0, sde.t_min)
+    assert bool((times.diff() < 0).all())
+    # What is uniform is named by the grid; EDM's is Karras et al. 2022, Eq. 5.
+    levels = sde.log_ratio(times)
+    even = {"uniform": times, "discrete": times, "log-snr": levels, "edm": (levels / 7).exp()}[grid].diff()
+    rounding = 1 / 999 if grid == "discrete" and isinstance(sde, DDPM) else 1e-6 * float(even.abs().max())
+    torch.testing.assert_close(even, even.mean().expand(8), rtol=0, atol=rounding)
+
+
+def test_the_discrete_grid_visits_the_steps_of_ddpm_once() -> None:
+    model = gaussian_model(DDPM(steps=20), (2,))
+    assert torch.equal((19 * DDIM(model, steps=500).grid()).round(), torch.arange(19, -1, -1, dtype=torch.float64))
+    assert DDIM(model, steps=500).nfe == 20
+    few = 19 * DDIM(model, steps=7).grid()
+    torch.testing.assert_close(few, few.round(), rtol=0, atol=1e-9)
 
 
 def test_a_new_sampler_is_one_step() -> None:
-    class Euler(Sampler):
+    class Midpoint(Sampler):
+        evaluations = 2
+
         def step(self, x, t, s, generator):
             sde = self.model.sde
-            ratio = [sde.log_ratio(u).exp() for u in (t, s)]
-            return sde.alpha(s) * (x / sde.alpha(t) + (ratio[1] - ratio[0]) * self.model.noise(x, t))
-
-        grid = Heun.grid
-        rho = 7.0
+            first, last = sde.log_ratio(t).exp(), sde.log_ratio(s).exp()
+            middle = sde.time(((first + last) / 2).log())
+            y = x / sde.alpha(t) + (last - first) / 2 * self.model.noise(x, t)
+            slope = self.model.noise(sde.alpha(middle) * y, middle)
+            return sde.alpha(s) * (x / sde.alpha(t) + (last - first) * slope)
 
     model = gaussian_model(VESDE(), (2,), MEAN, STD)
-    euler = Euler(model, steps=4000)
-    assert euler.nfe == 4000
-    torch.testing.assert_close(euler.sample(2), Heun(model, steps=300).sample(2), rtol=0, atol=5e-3)
+    midpoint = Midpoint(model, steps=300, spacing="edm")
+    assert midpoint.nfe == 599
+    torch.testing.assert_close(midpoint.sample(2), Heun(model, steps=300).sample(2), rtol=0, atol=1e-3)
 
 
 def test_heun_also_encodes() -> None:
@@ -184,3 +195,17 @@ def test_bad_requests_are_refused() -> None:
         Heun(model).sample(0)
     with pytest.raises(UserError, match="batch"):
         Heun(model).sample(3, batch=0)
+    with pytest.raises(UserError, match=r"no grid 'square'; known: uniform"):
+        Heun(model, spacing="square")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"no sampler 'magic'; known: heun"):
+        build("magic", model)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="eta"):
+        DDIM(model, eta=2)
+    with pytest.raises(UserError, match="variance"):
+        Ancestral(model, variance="none")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="tolerance"):
+        RK45(model, tolerance=0)
+    with pytest.raises(UserError, match="snr"):
+        Langevin(snr=0)
+    with pytest.raises(UserError, match="more than 20 evaluations"):
+        RK45(model, most=20).sample(2)

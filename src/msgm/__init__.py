@@ -16,7 +16,17 @@ _WHERE = {
     "TrainSettings": "training",
     "UnlearnSettings": "training",
     "Heun": "sampling",
+    "RK45": "sampling",
+    "Euler": "sampling",
+    "DPMSolver": "sampling",
+    "DPMSolverSDE": "sampling",
+    "DDIM": "sampling",
+    "Ancestral": "sampling",
     "EulerMaruyama": "sampling",
+    "ReverseDiffusion": "sampling",
+    "PredictorCorrector": "sampling",
+    "Langevin": "sampling",
+    "AnnealedLangevin": "sampling",
     "log_likelihood": "likelihood",
     "unlearning_ratio": "evaluation.metrics",
     "Judge": "evaluation.judge",
@@ -35,7 +45,20 @@ if TYPE_CHECKING:
     from .evaluation.metrics import unlearning_ratio
     from .forgetting import methods
     from .likelihood import log_likelihood
-    from .sampling import EulerMaruyama, Heun
+    from .sampling import (
+        DDIM,
+        RK45,
+        Ancestral,
+        AnnealedLangevin,
+        DPMSolver,
+        DPMSolverSDE,
+        Euler,
+        EulerMaruyama,
+        Heun,
+        Langevin,
+        PredictorCorrector,
+        ReverseDiffusion,
+    )
     from .score import ScoreModel
     from .training import TrainSettings, UnlearnSettings, train, unlearn
 

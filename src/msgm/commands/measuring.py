@@ -7,22 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from ..checkpoint import EMBEDDED, embedded, load
-from ..data import ForgetRequest, to_pixels
+from ..checkpoint import EMBEDDED, embedded, load, weights_sha256
+from ..data import ForgetRequest
 from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings, check
 from ..evaluation.audit import evaluate as measure
 from ..evaluation.judge import Judge
-from ..evaluation.report import Results, commit, grid, png, save_samples, write_html, write_json
+from ..evaluation.report import Results, commit, save_samples, write_html, write_json
+from ..evaluation.report import grid as sheet
+from ..evaluation.samples import clear, draw
 from ..forgetting.methods import DEFAULT, METHODS
 from ..likelihood import log_likelihood
 from ..progress import bar
-from ..sampling import EulerMaruyama, Heun, Sampler
-from ..storage import claim, write_bytes
+from ..sampling import Grid, SamplerName, build
+from ..storage import claim
 from ..training import UnlearnSettings
-from .options import clear, hardware, images_of, show
+from .options import hardware, images_of, show
 
 
 def sample(
@@ -30,47 +30,53 @@ def sample(
     *,
     out: Path,
     n: int = 100,
-    sampler: Literal["ode", "sde"] = "ode",
+    sampler: SamplerName = "heun",
     steps: int | None = None,
+    grid: Grid | None = None,
     seed: int = 0,
+    batch: int | Literal["auto"] = "auto",
     threads: int | None = None,
     device: str = "cpu",
+    resume: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Draw images from a model: one PNG a sample, and grid.png of the first hundred.
+
+    Few evaluations: heun and dpm++ (probability-flow ODE), dpm++-sde (fresh noise in every step). The others are
+    the field's: ddim, euler and rk45 follow the ODE; ancestral, ddpm, reverse-diffusion, euler-maruyama and pc
+    (predictor-corrector) draw fresh noise. An unlearned model may answer the two kinds differently.
 
     Args:
         model: a model folder, or demo.
         out: folder for the pictures.
         n: how many.
-        sampler: ode (Heun) or sde (Euler-Maruyama).
-        steps: of the sampler; by default 18 (ode) or 200 (sde).
+        sampler: how to draw them.
+        steps: times the sampler visits; by default its own (heun 18, dpm++ 20, dpm++-sde 30, ddim 50, ddpm and pc
+            1000, the others 200). A step costs one evaluation of the network; of heun and pc, two. rk45 chooses
+            its own steps.
+        grid: how the times lie: uniform in t, edm (uniform in (sigma/alpha)^(1/7)), uniform in the log-snr, or
+            discrete (DDPM's own steps); by default the sampler's own.
         seed: picture k depends on the seed and k alone.
+        batch: pictures drawn at a time; auto finds how many fit the memory.
         threads: CPU threads.
         device: cpu or cuda.
+        resume: go on with a run that was interrupted, or to more pictures.
         overwrite: replace what is in the output folder.
     """
     hardware(threads, device)
-    claim(out, overwrite=overwrite)
-    if n < 1:
-        raise UserError(f"--n must be 1 or more; got {n}")
+    if not resume:
+        claim(out, overwrite=overwrite)
     source = load(model).to(device)
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
-    drawer: Sampler
-    if sampler == "ode":
-        drawer = Heun(source, steps=18 if steps is None else steps)
-    else:
-        drawer = EulerMaruyama(source, steps=200 if steps is None else steps)
-    out.mkdir(parents=True, exist_ok=True)
-    clear(out)
-    first: list[torch.Tensor] = []
-    with bar(f"{n} samples", n) as tick:
-        for start in range(0, n, 250):
-            pixels = to_pixels(drawer.sample(min(250, n - start), seed=seed, start=start, tick=tick).cpu())
-            save_samples(out, pixels, start=start)
-            first.append(pixels)
-    write_bytes(out / "grid.png", png(grid(torch.cat(first)[:100])))
+    drawer = build(sampler, source, steps=steps, grid=grid)
+    identity = {
+        "weights_sha256": weights_sha256(source.network),
+        "sampler": sampler,
+        "steps": drawer.steps,
+        "grid": drawer.spacing,
+    }
+    draw(drawer, n, out, identity=identity, seed=seed, batch=batch, resume=resume, overwrite=overwrite)
     print(f"saved {n} images in {out}")
 
 
@@ -210,7 +216,7 @@ def evaluate(
         clear(out / "samples" / label)
         save_samples(out / "samples" / label, pixels)
         rows.append(row)
-        grids.append((label, grid(pixels[:100])))
+        grids.append((label, sheet(pixels[:100])))
     budget = {"evaluation": asdict(settings)}
     results = Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=rows)
     write_json(out / "results.json", results.to_dict())

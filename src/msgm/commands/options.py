@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -61,12 +60,6 @@ def images_of(
             f"resize with --image-size or use other data"
         )
     return found
-
-
-def clear(folder: Path) -> None:
-    """Remove the numbered samples of an earlier run, so that what is in the folder is one run's."""
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-        old.unlink()
 
 
 def show(results: Results) -> None:

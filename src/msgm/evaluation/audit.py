@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from ..data import ForgetRequest, ImageData, to_pixels
 from ..errors import UserError
 from ..likelihood import log_likelihood
 from ..progress import bar
-from ..sampling import EulerMaruyama, Heun, Sampler
+from ..sampling import Grid, Sampler, SamplerName, build
 from ..score import ScoreModel
 from .judge import Judge
 from .metrics import frechet_distance, judged_shares
@@ -26,8 +25,10 @@ class EvaluateSettings:
 
     Args:
         n: samples that the judge sees.
-        sampler: ode (Heun on the probability flow) or sde (Euler-Maruyama); an unlearned model may differ.
-        sampling_steps: steps of the sampler; by default 12 for ode, 200 for sde.
+        sampler: as msgm sample takes it; an unlearned model may answer samplers of the ODE (heun, dpm++) and of the
+            SDE (dpm++-sde, euler-maruyama) differently.
+        sampling_steps: times the sampler visits; by default 12 for heun, the others' own.
+        sampling_grid: how they lie; by default the sampler's own.
         nll_images: test images of each set whose likelihood is measured; 0 for none.
         nll_steps: Runge-Kutta steps of the likelihood.
         nll_check: how many of them are measured again with twice the steps.
@@ -35,8 +36,9 @@ class EvaluateSettings:
     """
 
     n: int = 1000
-    sampler: Literal["ode", "sde"] = "ode"
+    sampler: SamplerName = "heun"
     sampling_steps: int | None = None
+    sampling_grid: Grid | None = None
     nll_images: int = 40
     nll_steps: int = 12
     nll_check: int = 8
@@ -56,9 +58,8 @@ class EvaluateSettings:
 
     def build(self, model: ScoreModel) -> Sampler:
         """The sampler of a model."""
-        if self.sampler == "ode":
-            return Heun(model, steps=12 if self.sampling_steps is None else self.sampling_steps)
-        return EulerMaruyama(model, steps=200 if self.sampling_steps is None else self.sampling_steps)
+        steps = 12 if self.sampling_steps is None and self.sampler == "heun" else self.sampling_steps
+        return build(self.sampler, model, steps=steps, grid=self.sampling_grid)
 
 
 def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:

@@ -1,0 +1,146 @@
+"""What every sampler shares: it walks down a grid of times, one overridable step at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..score import ScoreModel
+from .grids import GRIDS, Grid
+from .streams import Streams
+
+Tick = Callable[[float], None]
+"""Progress: called with the work done since the last call, in images; it sums to their number."""
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, without gradients; each part's own mode is restored after."""
+    modes = {part: part.training for part in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def blank(model: ScoreModel, n: int) -> Tensor:
+    """An empty batch of n images of the model's shape, type and device."""
+    first = next(model.parameters(), torch.zeros(()))
+    return torch.empty((n, *model.shape), dtype=first.dtype, device=first.device)
+
+
+LARGEST = 250
+
+
+def fitting(model: ScoreModel, memory: float | None = None) -> int:
+    """A batch size whose evaluations fit the free memory, 1 to 250.
+
+    One image is put through the network, and all that its layers return is taken to be alive at once, twice
+    over. ``memory`` is what may be used, in bytes; by default half of what is free on the model's device.
+    """
+    seen = 0
+
+    def count(layer: nn.Module, given: object, returned: object) -> None:
+        nonlocal seen
+        if isinstance(returned, Tensor):
+            seen += returned.numel() * returned.element_size()
+
+    hooks = [part.register_forward_hook(count) for part in model.modules() if not any(part.children())]
+    try:
+        with evaluating(model):
+            model.noise(blank(model, 1).zero_(), torch.ones(()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if memory is None:
+        memory = _free(blank(model, 1).device) / 2
+    return max(1, min(LARGEST, int(memory / max(1, 2 * seen))))
+
+
+def _free(device: torch.device) -> float:
+    """Bytes of free memory."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return float(psutil.virtual_memory().available)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sampler(ABC):
+    """Draws images from a score model: a subclass gives `step`, and a `grid` if none of `GRIDS` will do.
+
+    ``steps`` counts the times of the grid, the last one for denoising (Jolicoeur-Martineau et al. 2021).
+    ``spacing`` names the grid. Raises UserError for too few steps and for a grid that does not exist.
+    """
+
+    model: ScoreModel = field(kw_only=False)
+    steps: int
+    spacing: Grid = "uniform"
+
+    evaluations: ClassVar[int] = 1
+    """Network evaluations of one step."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise UserError(f"a sampler needs at least 2 steps, got {self.steps}; choose steps=18 or more")
+        if self.spacing not in GRIDS:
+            raise UserError(f"no grid {self.spacing!r}; known: {', '.join(GRIDS)}")
+
+    @abstractmethod
+    def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
+        """x at time s from x (B, *) at time t, both float64 scalars; ``generator.normal(x)`` draws noise."""
+
+    def grid(self) -> Tensor:
+        """The times visited, from 1 down to t_min, float64 (steps,)."""
+        return GRIDS[self.spacing](self.model.sde, self.steps)
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations for each image."""
+        return self.evaluations * (len(self.grid()) - 1) + 1
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        batch: int | Literal["auto"] = "auto",
+        start: int = 0,
+        tick: Tick | None = None,
+    ) -> Tensor:
+        """Images ``start`` to ``start + n - 1`` of the run ``seed``, (n, *shape) in model space.
+
+        ``batch`` images are drawn at a time (``auto``: as `fitting` finds), which changes nothing but memory
+        and speed. ``tick`` drives a progress bar of n images. The model is put in evaluation mode and left as
+        it was.
+        """
+        if batch == "auto":
+            batch = fitting(self.model)
+        if n < 1 or batch < 1:
+            raise UserError(f"sample needs at least one image and a batch of one, got n={n}, batch={batch}")
+        out, grid = [], self.grid()
+        with evaluating(self.model):
+            for first in range(start, start + n, batch):
+                size = min(batch, start + n - first)
+                generator = Streams(seed, range(first, first + size))
+                x = self.model.sde.prior_std * generator.normal(blank(self.model, size))
+                for t, s in pairwise(grid):
+                    x = self.step(x, t, s, generator)
+                    if tick is not None:
+                        tick(size / len(grid))
+                out.append(self.model.denoise(x, grid[-1]))
+                if tick is not None:
+                    tick(size / len(grid))
+        return torch.cat(out)

@@ -1,0 +1,52 @@
+"""Samplers by name: for the command line, evaluations and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+from ..errors import UserError
+from ..score import ScoreModel
+from .base import Sampler
+from .correctors import PredictorCorrector
+from .grids import Grid
+from .ode import RK45, DPMSolver, Euler, Heun
+from .stochastic import DDIM, Ancestral, DPMSolverSDE, EulerMaruyama, ReverseDiffusion
+
+SamplerName = Literal[
+    "heun",
+    "dpm++",
+    "ddim",
+    "euler",
+    "rk45",
+    "dpm++-sde",
+    "ancestral",
+    "ddpm",
+    "reverse-diffusion",
+    "euler-maruyama",
+    "pc",
+]
+
+SAMPLERS: dict[SamplerName, Callable[..., Sampler]] = {
+    "heun": Heun,
+    "dpm++": DPMSolver,
+    "ddim": DDIM,
+    "euler": Euler,
+    "rk45": RK45,
+    "dpm++-sde": DPMSolverSDE,
+    "ancestral": Ancestral,
+    "ddpm": partial(Ancestral, steps=1000, spacing="discrete"),
+    "reverse-diffusion": ReverseDiffusion,
+    "euler-maruyama": EulerMaruyama,
+    "pc": PredictorCorrector,
+}
+"""The first five follow the probability-flow ODE, the others draw fresh noise in every step."""
+
+
+def build(name: SamplerName, model: ScoreModel, *, steps: int | None = None, grid: Grid | None = None) -> Sampler:
+    """The sampler of this name; ``steps`` and ``grid`` (`GRIDS`) are its own where they are None."""
+    if name not in SAMPLERS:
+        raise UserError(f"no sampler {name!r}; known: {', '.join(SAMPLERS)}")
+    given: dict[str, Any] = {"steps": steps, "spacing": grid}
+    return SAMPLERS[name](model, **{key: value for key, value in given.items() if value is not None})
