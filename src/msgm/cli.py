@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from inspect import signature
 from typing import Any, NoReturn, get_type_hints
 
@@ -18,6 +18,7 @@ COMMANDS = {
     "unlearn": "fine-tune a copy of a trained model so that it forgets what a rule selects",
     "sample": "draw images from a model into PNG files and a grid",
     "nll": "exact likelihoods of the retained and the forgotten test images",
+    "sweep": "many methods and settings with one budget: one table, and which of them no other beats",
     "evaluate": "unlearning ratio, junk, likelihoods: one table, results.json and a report",
     "methods": "the unlearning methods there are, and what each asks",
 }
@@ -82,7 +83,10 @@ def _run(name: str, argv: list[str]) -> None:
 
 
 def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[str, Any]:
-    """Options of a command's own parameters and of the fields of its ``settings``, all on one level."""
+    """Options of a command's own parameters and of the fields of its settings, all on one level.
+
+    A name that several settings have (``seed``) is one option, for all of them.
+    """
     from argparse import ArgumentError
 
     from jsonargparse import ArgumentParser
@@ -97,11 +101,14 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
     hints = get_type_hints(function)
     if "model" in hints:
         parser.add_argument("model", type=str, help=re.search(r"model: (.+)", details)[1])  # type: ignore[index]
-    parser.add_function_arguments(function, as_group=False, skip={"settings", "command", "model"})
-    settings = hints.get("settings")
-    if settings is not None:
-        parser.add_class_arguments(settings, as_group=False)
-        hints |= get_type_hints(settings)
+    groups: dict[str, Any] = {key: kind for key, kind in hints.items() if is_dataclass(kind)}
+    parser.add_function_arguments(function, as_group=False, skip={*groups, "command", "model"})
+    names = {key: [field.name for field in fields(kind)] for key, kind in groups.items()}
+    there: set[str] = set()
+    for key, kind in groups.items():
+        parser.add_class_arguments(kind, as_group=False, skip=there & set(names[key]))
+        there |= set(names[key])
+        hints |= get_type_hints(kind)
     flags = {f"--{key}" for key, kind in hints.items() if kind is bool}
     try:
         given = parser.parse_args(_spell(argv, flags)).as_dict()
@@ -109,9 +116,8 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
         message = " ".join(str(error).split())
         _fail(2, f"{message} (msgm {name} --help lists the options)")
     given.pop("config", None)
-    if settings is not None:
-        given["settings"] = settings(**{field.name: given.pop(field.name) for field in fields(settings)})
-    return given
+    settings = {key: kind(**{name: given[name] for name in names[key]}) for key, kind in groups.items()}
+    return {key: value for key, value in given.items() if key not in there} | settings
 
 
 def _spell(argv: list[str], flags: set[str]) -> list[str]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from ..checkpoint import load
+from ..checkpoint import EMBEDDED, embedded, load
 from ..data import ForgetRequest, ImageData, Split, load_data
-from ..evaluation.judge import JudgeSettings
+from ..errors import UserError
+from ..evaluation.audit import EvaluateSettings
+from ..evaluation.judge import Judge, JudgeSettings
 from ..evaluation.judge import train_judge as fit_judge
+from ..evaluation.report import Results, commit
+from ..evaluation.selection import Selection, SelectSettings
+from ..experiments.jobs import Task
+from ..experiments.sweep import repeat
 from ..forgetting.methods import DEFAULT
 from ..networks import preset
 from ..score import Prediction, ScoreModel
@@ -19,7 +26,7 @@ from ..storage import claim
 from ..training import TrainSettings, UnlearnSettings
 from ..training import train as fit
 from ..training import unlearn as forget_in
-from .options import build_method, hardware, images_of
+from .options import build_method, data_name, hardware, images_of, show
 
 
 def train(
@@ -136,12 +143,24 @@ def unlearn(
     alpha: float | None = None,
     every: int | None = None,
     form: str | None = None,
+    select: bool = False,
+    selection: SelectSettings,
+    seeds: int = 1,
+    n: int | None = None,
+    nll_images: int | None = None,
+    judge: str = EMBEDDED,
+    workers: int = 2,
     threads: int | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Fine-tune a copy of a trained model so that it forgets what a rule selects.
+
+    With --select the run is watched on training images that are held out from it (never on test images), and the
+    model kept is, of the watched checkpoints whose junk and retained NLL exceed the parent's by no more than
+    --select-junk and --select-nll, the one with the lowest UR (ties: the lowest NLL); if none keeps the limits, the
+    one with the lowest NLL. The run ends early when the retained NLL passes --select-stop.
 
     Args:
         model: a model folder (ours or diffusers'), or demo for the one in the package.
@@ -154,6 +173,13 @@ def unlearn(
         alpha: weight of the retain loss (method's own default).
         every: steps between forget losses (method's own default).
         form: variant of the method's forget term.
+        select: watch the run and keep its best checkpoint.
+        seeds: with 2 or more, as many runs (seed, seed + 1, ...) in out/seed-<k>, each audited on the test images;
+            results.json and the table have them, their mean and its interval.
+        n: samples judged of each seed (1000).
+        nll_images: test images of each set whose likelihood is measured for each seed (40).
+        judge: for --select and --seeds, a judge folder, or demo for the MNIST judge in the package.
+        workers: processes of one thread that share the seeds; 1 for none but this.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
@@ -163,8 +189,30 @@ def unlearn(
     recipe = build_method(method, alpha=alpha, every=every, form=form)
     parent = load(model)
     split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
-    forget_in(
-        parent, split, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite, device=device,
-        command=command,
-    )  # fmt: skip
-    print(f"saved {out}")
+    if seeds > 1:
+        evidence = {key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None}
+        task = Task(
+            model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget, judge=judge,
+            evaluation=EvaluateSettings(seed=settings.seed, **evidence), selection=selection if select else None,
+            device=device, command=command,
+        )  # fmt: skip
+        show(repeat(
+            task, recipe, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite
+        ))  # fmt: skip
+        print(f"saved {out}")
+        return
+    if seeds < 1 or n is not None or nll_images is not None:
+        raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
+    options = {"method": recipe, "settings": settings, "out": out, "resume": resume, "overwrite": overwrite}
+    if not select:
+        forget_in(parent, split, device=device, command=command, **options)  # type: ignore[arg-type]
+        print(f"saved {out}")
+        return
+    classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
+    with Selection(selection, split=split, judge=classifier, parent=parent, steps=settings.steps, out=out) as watch:
+        child = forget_in(parent, watch.split, device=device, command=command, watch=watch, **options)  # type: ignore[arg-type]
+    chosen = child.record["selection"]
+    budget = {"unlearning": asdict(settings), "selection": asdict(selection)}
+    show(Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=watch.verdicts()))
+    limits = "" if chosen["within_limits"] else "; NO watched checkpoint keeps the limits"
+    print(f"saved {out}: step {chosen['step']}{', stopped early' if chosen['stopped_early'] else ''}{limits}")

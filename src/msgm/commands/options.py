@@ -8,7 +8,7 @@ import torch
 
 from ..data import ImageData, load_data
 from ..errors import UserError
-from ..evaluation.report import Results, table
+from ..evaluation.report import Columns, Results, table
 from ..forgetting.methods import METHODS, Method
 from ..score import ScoreModel
 
@@ -41,16 +41,20 @@ def build_method(name: str, **options: Any) -> Method:
     return METHODS[name](**given)
 
 
+def data_name(model: ScoreModel, data: str | None) -> str:
+    """The data asked for, or those that the model's record names."""
+    name = data or model.record.get("data", {}).get("name") or model.record.get("request", {}).get("data")
+    if name is None:
+        raise UserError("the model's record names no data; say which images with --data")
+    return str(name)
+
+
 def images_of(
     model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None, split: Literal["train", "test"]
 ) -> ImageData:
     """The images asked for, or those that the model's record names; of the model's shape."""
-    record = model.record
-    name = data or record.get("data", {}).get("name") or record.get("request", {}).get("data")
-    if name is None:
-        raise UserError("the model's record names no data; say which images with --data")
     try:
-        found = load_data(name, split=split, data_dir=data_dir, image_size=image_size)
+        found = load_data(data_name(model, data), split=split, data_dir=data_dir, image_size=image_size)
     except UserError as error:
         hint = "" if data else " (named by the model's record; say where its images are with --data)"
         raise UserError(f"{error}{hint}") from error
@@ -62,8 +66,8 @@ def images_of(
     return found
 
 
-def show(results: Results) -> None:
+def show(results: Results, more: Columns | None = None) -> None:
     """Print the table of results."""
     from rich.console import Console
 
-    Console().print(table(results))
+    Console().print(table(results, more))

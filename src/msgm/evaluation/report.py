@@ -8,7 +8,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,9 @@ Measured = tuple[float, float | None]
 """Mean and its standard error (None where one value has none)."""
 Curves = Mapping[str, Sequence[tuple[int, float, float | None]]]
 """For each model: (step, retain loss, forget loss or None)."""
+
+Columns = Mapping[str, Callable[["Row"], str]]
+"""More columns of a table, by heading: the text of a row's cell."""
 
 HEADINGS = (
     "Model",
@@ -174,8 +177,8 @@ def write_json(path: str | Path, obj: Any) -> None:
     write_bytes(Path(path), (_json(obj) + "\n").encode())
 
 
-def table(results: Results) -> Table:
-    """The rows as a `rich` table."""
+def table(results: Results, more: Columns | None = None) -> Table:
+    """The rows as a `rich` table, with ``more`` columns at its end."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -191,8 +194,11 @@ def table(results: Results) -> Table:
             min_width=7 if wraps else None,
             overflow="fold",
         )
+    for heading in more or {}:
+        shown.add_column(heading, justify="right", overflow="fold")
     for row in results.rows:
-        shown.add_row(*map(Text, row.cells()))  # Text: a name with brackets is no markup
+        # Text: a name with brackets is no markup
+        shown.add_row(*map(Text, (*row.cells(), *(text(row) for text in (more or {}).values()))))
     return shown
 
 
@@ -280,11 +286,12 @@ def write_html(
     curves: Curves | None = None,
     records: Mapping[str, Mapping[str, Any]] | None = None,
     notes: Sequence[str] = (),
+    more: Columns | None = None,
 ) -> None:
     """One HTML file with everything in it, written atomically; nothing in it is fetched from elsewhere.
 
     ``grids``: (caption, uint8 (C, H, W) or PIL image), shown side by side. ``curves``: as in `loss_figure`.
-    ``records``: for each model, what was forgotten and how. All text is escaped.
+    ``records``: for each model, what was forgotten and how. ``more``: columns, as in `table`. All text is escaped.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -293,12 +300,13 @@ def write_html(
     page = environment.from_string(source).render(
         title=title,
         results=results,
-        headings=HEADINGS,
+        headings=(*HEADINGS, *(more or {})),
+        cells=[(*row.cells(), *(text(row) for text in (more or {}).values())) for row in results.rows],
         legend=LEGEND,
         grids=[(caption, _data_url(image)) for caption, image in grids],
         figure=_svg(loss_figure(curves)) if curves else None,
-        records={name: (_plain(record), _json(record)) for name, record in (records or {}).items()},
-        budget=_plain(results.budget),
+        records={name: (plain(record), _json(record)) for name, record in (records or {}).items()},
+        budget=plain(results.budget),
         raw=_json(results),
         notes=notes,
     )
@@ -316,21 +324,21 @@ def _measured(nll: Measured | None) -> str:
     return f"{mean:.3f}" if error is None or math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """JSON values only: what JSON has no number for is null, what it has no value for is its text."""
     if hasattr(obj, "to_dict"):
-        return _plain(obj.to_dict())
+        return plain(obj.to_dict())
     if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else None
     return obj if obj is None or isinstance(obj, str | int) else str(obj)
 
 
 def _json(obj: Any) -> str:
-    return json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _image(pixels: Tensor) -> Image:
