@@ -52,6 +52,7 @@ HEAVY = {
     "matplotlib",
     "pyarrow",
     "rich",
+    "scipy",
     "transformers",
 }
 BANNED = {"torchvision"}

@@ -59,7 +59,7 @@ def sweep(
         overwrite: replace what is in the output folder.
     """
     hardware(threads, device)
-    recipes = {variant: build_method(variant.method, **variant.options) for variant in variants(methods, grid)}
+    recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
     parent = load(model)
     ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
     task = Task(

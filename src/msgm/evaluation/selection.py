@@ -115,15 +115,15 @@ class Selection:
         self.out = Path(out) if out is not None else None
         self.rows: dict[int, Row] = {}
         self.kept = 0
-        self.stopped = False
+        self.stopped = self.shipped = False
         self.weights: dict[str, Tensor] = {}
 
     def __enter__(self) -> Selection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        # A run that was interrupted, or found the disk full, goes on from these; any other has shipped them.
-        if self.out is not None and (kind is None or not issubclass(kind, KeyboardInterrupt | OSError)):
+        # Unless the disk was full, what was shipped is saved; a run that has not come so far goes on from these.
+        if self.out is not None and self.shipped and (kind is None or not issubclass(kind, OSError)):
             (self.out / WEIGHTS).unlink(missing_ok=True)
 
     def __call__(self, step: int, average: ScoreModel) -> bool:
@@ -149,6 +149,7 @@ class Selection:
 
     def ship(self, average: ScoreModel) -> dict[str, Any]:
         """Put the kept weights into the average; the record of how they were chosen."""
+        self.shipped = True
         if not self.kept:
             return {}
         average.load_state_dict(self.weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -35,12 +35,12 @@ class Variant:
     """A method with some of its options set; the rest are its own."""
 
     method: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
         """As it stands in tables: ``redirect alpha=0.4``."""
-        return " ".join([self.method, *(f"{key}={value}" for key, value in self.options.items())])
+        return " ".join([self.method, *(f"{key}={value}" for key, value in self.options)])
 
     @property
     def folder(self) -> str:
@@ -57,7 +57,7 @@ def variants(methods: str, grid: str = "") -> list[Variant]:
     >>> [v.name for v in variants("unseen,redirect", "redirect:alpha=0.4,0.5")]
     ['unseen', 'redirect alpha=0.4', 'redirect alpha=0.5']
     """
-    tried: dict[str, list[dict[str, Any]]] = {}
+    tried: dict[str, list[tuple[tuple[str, Any], ...]]] = {}
     for part in filter(None, (part.strip() for part in grid.split(";"))):
         name, colon, text = (piece.strip() for piece in part.partition(":"))
         values: dict[str, list[str]] = {}
@@ -70,13 +70,13 @@ def variants(methods: str, grid: str = "") -> list[Variant]:
             raise UserError(f"grid {part!r} gives no values; write METHOD:option=value,value,option=value;METHOD:...")
         hints = get_type_hints(_known(name))
         typed = {key: [_value(text, hints.get(key), key) for text in found] for key, found in values.items()}
-        tried.setdefault(name, []).extend(dict(zip(typed, chosen, strict=True)) for chosen in product(*typed.values()))
+        tried.setdefault(name, []).extend(tuple(zip(typed, chosen, strict=True)) for chosen in product(*typed.values()))
     listed = list(METHODS) if methods == "all" else [name.strip() for name in methods.split(",") if name.strip()]
     for name in listed:
         _known(name)
     names = list(dict.fromkeys([*listed, *tried]))
-    found = [Variant(method=name, options=options) for name in names for options in tried.get(name, [{}])]
-    return list({variant.name: variant for variant in found}.values())
+    found = [Variant(method=name, options=options) for name in names for options in tried.get(name, [()])]
+    return list(dict.fromkeys(found))
 
 
 def equal_batch(method: Method, batch: int, steps: int) -> int:
