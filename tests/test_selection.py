@@ -10,19 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_data, tiny_model, tiny_split
+from tiny import sampled_only, tiny_data, tiny_model, tiny_split
 from torch import Tensor
 
 from msgm import training
 from msgm.checkpoint import RECORD, WEIGHTS, load, weights_sha256
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
-from msgm.evaluation import audit, selection
-from msgm.evaluation.audit import EvaluateSettings
+from msgm.evaluation import selection
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.metrics import wilson
 from msgm.evaluation.report import Row
-from msgm.evaluation.selection import SelectSettings, Selection, best
+from msgm.evaluation.selection import Selection, SelectSettings, best
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.score import ScoreModel
@@ -217,14 +216,9 @@ def outcome(folder: Path) -> tuple[bytes, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def sampled() -> Iterator[None]:
-    """Checkpoints are sampled and judged in earnest; only the likelihood, which takes long, is made of the rest."""
-
-    def evaluate(model: ScoreModel, *, settings: EvaluateSettings, **options: Any) -> tuple[Row, Tensor]:
-        row, pixels = audit.evaluate(model, settings=replace(settings, nll_images=0), **options)
-        return replace(row, nll_retain=(float(pixels.float().mean()), 0.1)), pixels
-
+    """Checkpoints are sampled and judged in earnest; their likelihood is not measured."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "evaluate", evaluate)
+        patch.setattr(selection, "evaluate", sampled_only)
         yield
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_data, tiny_model
+from tiny import sampled_only, tiny_data, tiny_model
 
 from msgm.checkpoint import load, save, weights_sha256
 from msgm.errors import UserError
+from msgm.evaluation import selection
 from msgm.evaluation.audit import EvaluateSettings
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.report import Results
@@ -255,8 +256,13 @@ def test_refused_before_any_work(options: dict[str, int], said: str, task: Task,
 # ----------------------------------------------------------------------------------------------------------- repeats
 
 
-def test_several_seeds_of_one_method_with_selection(task: Task, tmp_path: Path) -> None:
-    watch = SelectSettings(select_every=2, select_n=4, select_images=2, select_share=0.2, select_nll=90, select_stop=99)
+def test_several_seeds_of_one_method_with_selection(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "evaluate", sampled_only)
+    watch = SelectSettings(
+        select_every=2, select_n=4, select_images=2, select_share=0.2, select_nll=300, select_stop=300
+    )
     watched, out = replace(task, selection=watch), tmp_path / "m"
     results = repeat(watched, methods.redirect(), settings=SHORT, seeds=2, out=out, workers=1, progress=False)
     assert [row.model for row in results.rows] == ["seed 3", "seed 4", "mean of 2"]
@@ -267,6 +273,8 @@ def test_several_seeds_of_one_method_with_selection(task: Task, tmp_path: Path) 
         record = load(out / f"seed-{seed}").record
         assert record["selection"]["step"] in (2, 4) and record["request"]["retain"] == 16
     (out / "seed-4" / ROW).unlink()
-    again = repeat(watched, methods.redirect(), settings=SHORT, seeds=2, out=out, workers=1, resume=True, progress=False)
+    again = repeat(
+        watched, methods.redirect(), settings=SHORT, seeds=2, out=out, workers=1, resume=True, progress=False
+    )
     assert [r.unlearning_ratio for r in again.rows] == [r.unlearning_ratio for r in results.rows]
     assert os.path.exists(out / "seed-4" / ROW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -190,12 +190,19 @@ def unlearn(
     parent = load(model)
     split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
     if seeds > 1:
-        evidence = {key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None}
+        given = {key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None}
         task = Task(
-            model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget, judge=judge,
-            evaluation=EvaluateSettings(seed=settings.seed, **evidence), selection=selection if select else None,
-            device=device, command=command,
-        )  # fmt: skip
+            model=model,
+            data=data_name(parent, data),
+            data_dir=data_dir,
+            image_size=image_size,
+            rule=forget,
+            judge=judge,
+            evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
+            selection=selection if select else None,
+            device=device,
+            command=command,
+        )
         show(repeat(
             task, recipe, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite
         ))  # fmt: skip

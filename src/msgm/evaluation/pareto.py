@@ -94,7 +94,9 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set(xlabel="NLL of retained test images, bits/dim (lower is better)", ylabel="UR + junk, % (lower is better)")
+        axes.set(
+            xlabel="NLL of retained test images, bits/dim (lower is better)", ylabel="UR + junk, % (lower is better)"
+        )
         axes.spines[["top", "right"]].set_visible(False)
         _label(figure, axes, [(row.model, x, y) for (row, *_), (x, y) in zip(shown, corners, strict=True)])
     return figure
@@ -104,10 +106,11 @@ def _label(figure: Figure, axes: Any, labels: Sequence[tuple[str, float, float]]
     """Names beside their points, each at the first of several places that no other name or point has taken."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
     points = [tuple(axes.transData.transform((x, y))) for _, x, y in labels]
-    frame, taken = axes.get_window_extent(renderer), []
+    frame = axes.get_window_extent(renderer)
+    taken: list[Any] = []
     for name, x, y in labels:
         spots = [(dx, dy, side) for dy in (0, 9, -9, 18, -18, 27, -27, 36) for dx, side in ((9, "left"), (-9, "right"))]
         for dx, dy, side in spots:

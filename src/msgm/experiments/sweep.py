@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from ..errors import UserError
 from ..evaluation.pareto import CRITERIA, pareto_figure, undominated
 from ..evaluation.repeats import over_seeds
-from ..evaluation.report import Columns, Results, Row, commit, write_html, write_json
+from ..evaluation.report import Columns, Results, commit, write_html, write_json
 from ..forgetting.methods import METHODS, Method
 from ..storage import claim, write_bytes
 from ..training import UnlearnSettings
@@ -57,17 +57,20 @@ def variants(methods: str, grid: str = "") -> list[Variant]:
     >>> [v.name for v in variants("unseen,redirect", "redirect:alpha=0.4,0.5")]
     ['unseen', 'redirect alpha=0.4', 'redirect alpha=0.5']
     """
+    form = "write METHOD:option=value,value,option=value;METHOD:..."
     tried: dict[str, list[tuple[tuple[str, Any], ...]]] = {}
     for part in filter(None, (part.strip() for part in grid.split(";"))):
-        name, colon, text = (piece.strip() for piece in part.partition(":"))
+        name, _, text = (piece.strip() for piece in part.partition(":"))
         values: dict[str, list[str]] = {}
         for word in filter(None, (word.strip() for word in text.split(","))):
             key, equals, value = (piece.strip() for piece in word.rpartition("="))
             if not equals and not values:
-                raise UserError(f"grid {part!r} cannot be read; write METHOD:option=value,value,option=value;METHOD:...")
+                raise UserError(
+                    f"grid {part!r} cannot be read; write METHOD:option=value,value,option=value;METHOD:..."
+                )
             values.setdefault(key or list(values)[-1], []).append(value)
         if not values or not all(all(found) for found in values.values()):
-            raise UserError(f"grid {part!r} gives no values; write METHOD:option=value,value,option=value;METHOD:...")
+            raise UserError(f"grid {part!r} gives no values; {form}")
         hints = get_type_hints(_known(name))
         typed = {key: [_value(text, hints.get(key), key) for text in found] for key, found in values.items()}
         tried.setdefault(name, []).extend(tuple(zip(typed, chosen, strict=True)) for chosen in product(*typed.values()))
