@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -190,7 +190,9 @@ def unlearn(
     parent = load(model)
     split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
     if seeds > 1:
-        given = {key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None}
+        given: dict[str, Any] = {
+            key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None
+        }
         task = Task(
             model=model,
             data=data_name(parent, data),
