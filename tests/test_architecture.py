@@ -57,6 +57,7 @@ HEAVY = {
     "matplotlib",
     "pyarrow",
     "rich",
+    "scipy",
     "transformers",
 }
 BANNED = {"torchvision"}

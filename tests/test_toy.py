@@ -12,7 +12,6 @@ import torch
 
 from msgm import cli
 from msgm.errors import UserError
-from msgm.experiments import pool
 from msgm.experiments.mixture import GaussianMixture
 from msgm.experiments.toy import main, reproduce
 from msgm.experiments.toy.claims import PAPERS_MSGM, UNIT, claims
@@ -279,7 +278,7 @@ def test_a_stopped_experiment_makes_only_what_is_missing(tmp_path: Path, monkeyp
     monkeypatch.setattr(main, "draw", lambda out, budget: [])
     made: list[str] = []
     real = main._make
-    monkeypatch.setattr(main, "_make", lambda *a: (made.append(a[-1].path.name), real(*a))[1])
+    monkeypatch.setattr(main, "_make", lambda *a: (made.append(a[-2].path.name), real(*a))[1])
     options = {"budget": TINY, "seed": 0, "workers": 1, "command": "msgm reproduce toy"}
     first = reproduce(tmp_path / "toy", **options)
     assert len(made) == 4 and made[0] == f"{tuned.parent.key}.json"
@@ -289,7 +288,7 @@ def test_a_stopped_experiment_makes_only_what_is_missing(tmp_path: Path, monkeyp
     second = reproduce(tmp_path / "toy", resume=True, **options)
     assert made == [lost.name]
     assert [row["nll"] for row in second["rows"]] == [row["nll"] for row in first["rows"]]
-    with pytest.raises(UserError, match="another budget or seed"):
+    with pytest.raises(UserError, match="begun with other settings"):
         reproduce(tmp_path / "toy", resume=True, **{**options, "seed": 1})
     with pytest.raises(UserError, match="already exists"):
         reproduce(tmp_path / "toy", **options)
@@ -323,23 +322,6 @@ def test_score_fields_and_samples_are_drawn() -> None:
     arrows = [axes.collections[-1] for axes in fields.axes]
     assert (arrows[0].U == arrows[3].U).all() and (arrows[0].V == arrows[3].V).all()
     assert len(samples(OVERLAPPING, models, TINY).axes) == 6
-
-
-def double(folder: Path, number: int) -> None:
-    """Work of the pool: a file each."""
-    if number < 0:
-        raise UserError("negative")
-    (folder / str(number)).write_text(str(2 * number))
-
-
-def test_the_pool_does_all_pieces_and_passes_errors_on(tmp_path: Path) -> None:
-    from functools import partial
-
-    done: list[int] = []
-    pool.run_all(partial(double, tmp_path), [1, 2, 3], workers=2, done=done.append)
-    assert sorted(done) == [1, 2, 3] and (tmp_path / "3").read_text() == "6"
-    with pytest.raises(UserError, match="negative"):
-        pool.run_all(partial(double, tmp_path), [4, -1], workers=2, done=done.append)
 
 
 @pytest.mark.parametrize(

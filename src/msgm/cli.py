@@ -10,7 +10,7 @@ import sys
 from ast import literal_eval
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from inspect import signature
 from typing import Any, NoReturn, get_type_hints
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "inpaint": "fill in the unknown pixels of images, and measure what with",
     "reconstruct": "rebuild images from their own latents, and measure how well",
     "evaluate": "unlearning ratio, junk, likelihoods: one table, results.json and a report",
+    "sweep": "many methods and settings with one budget: one table, and which of them no other beats",
     "reproduce": "an experiment of the paper again; toy: with exact answers, in minutes",
     "methods": "the unlearning methods there are, and what each asks",
 }
@@ -88,7 +89,10 @@ def _run(name: str, argv: list[str]) -> None:
 
 
 def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[str, Any]:
-    """Options of a command's own parameters and of the fields of its ``settings``, all on one level."""
+    """Options of a command's own parameters and of the fields of its settings, all on one level.
+
+    A name that several settings have (``seed``) is one option, for all of them.
+    """
     from argparse import ArgumentError
 
     from jsonargparse import ArgumentParser
@@ -105,11 +109,14 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
     for name in positional:
         help = re.search(rf"{name}: (.+)", details)[1]  # type: ignore[index]
         parser.add_argument(name, type=hints[name], help=help)
-    parser.add_function_arguments(function, as_group=False, skip={"settings", "command", *positional})
-    settings = hints.get("settings")
-    if settings is not None:
-        parser.add_class_arguments(settings, as_group=False)
-        hints |= get_type_hints(settings)
+    groups: dict[str, Any] = {key: kind for key, kind in hints.items() if is_dataclass(kind)}
+    parser.add_function_arguments(function, as_group=False, skip={*groups, "command", *positional})
+    names = {key: [field.name for field in fields(kind)] for key, kind in groups.items()}
+    there: set[str] = set()
+    for key, kind in groups.items():
+        parser.add_class_arguments(kind, as_group=False, skip=there & set(names[key]))
+        there |= set(names[key])
+        hints |= get_type_hints(kind)
     flags = {f"--{key}" for key, kind in hints.items() if kind is bool}
     try:
         given = parser.parse_args(_spell(argv, flags)).as_dict()
@@ -117,9 +124,8 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
         message = " ".join(str(error).split())
         _fail(2, f"{message} (msgm {name} --help lists the options)")
     given.pop("config", None)
-    if settings is not None:
-        given["settings"] = settings(**{field.name: given.pop(field.name) for field in fields(settings)})
-    return given
+    settings = {key: kind(**{name: given[name] for name in names[key]}) for key, kind in groups.items()}
+    return {key: value for key, value in given.items() if key not in there} | settings
 
 
 def _spell(argv: list[str], flags: set[str]) -> list[str]:

@@ -34,7 +34,8 @@ def bar(title: str, total: float, *, done: int = 0, show: bool = True) -> Iterat
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    # The time left is judged by the last minutes: some kinds of work report only now and then.
+    with Progress(*columns, console=Console(file=sys.stderr), speed_estimate_period=300) as progress:
         task = progress.add_task(title, total=total, completed=done, note="")
         yield lambda amount, note="": progress.update(task, advance=amount, note=note)
         # Shares of images do not add up to the last bit.

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -47,6 +47,18 @@ class Diverged(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """Stopped by SIGINT after a whole step; the state is saved."""
+
+
+class Watch(Protocol):
+    """Looks at a run from outside, and may end it or choose what it ships."""
+
+    def __call__(self, step: int, average: ScoreModel) -> bool:
+        """Called before the first step, again on resuming, and after every step; true ends the run."""
+        ...
+
+    def ship(self, average: ScoreModel) -> dict[str, Any]:
+        """Called once, before the average is saved: may put other weights into it; what it returns is recorded."""
+        ...
 
 
 def train(
@@ -94,19 +106,22 @@ def unlearn(
     device: str = "auto",
     progress: bool = True,
     command: str = "",
+    watch: Watch | None = None,
 ) -> ScoreModel:
     """Fine-tune a copy of a trained model so that it forgets ``split.forget``; the given model is untouched.
 
     Arguments and errors as `train`. The average of the weights restarts here, with a short memory: with a decay of
-    0.9999, 1,000 steps would leave 90 % of the old model in it.
+    0.9999, 1,000 steps would leave 90 % of the old model in it. ``watch`` sees the average after every step
+    (`evaluation.selection.Selection`, say).
     """
     method = method or redirect()
     settings = settings or UnlearnSettings()
     child = copy.deepcopy(model)
     child.record = {"parent": {"weights_sha256": weights_sha256(model.network), "kind": model.record.get("kind")}}
     return _fit(
-        child, split, method, settings, "unlearned", out, resume, overwrite, device, progress, command, confidence
-    )
+        child, split, method, settings, "unlearned", out, resume, overwrite, device, progress, command, confidence,
+        watch,
+    )  # fmt: skip
 
 
 def _fit(
@@ -122,6 +137,7 @@ def _fit(
     progress: bool,
     command: str,
     confidence: Tensor | None,
+    watch: Watch | None = None,
 ) -> ScoreModel:
     from accelerate import Accelerator
 
@@ -195,7 +211,7 @@ def _fit(
         bar(title, settings.steps, done=run.step, show=progress and main) as tick,
         _stop() as stop,
     ):
-        while run.step < settings.steps:
+        while not (watch is not None and watch(run.step, run.average)) and run.step < settings.steps:
             for optimizer in optimizers.values():
                 optimizer.param_groups[0]["lr"] = settings.rate(run.step)
             retain_loss, forget_loss = objective(run.step)
@@ -215,10 +231,8 @@ def _fit(
                     f"{method.name} diverged at step {run.step + 1}: retain loss {value:.3g}, lowest {run.lowest:.3g}. "
                     f"Kept the last good weights; try a larger alpha, a lower lr or a bounded form of the term"
                 )
-                return_model = _finish(
-                    run, folder if main else None, {**record, "status": f"diverged at step {run.step + 1}"}
-                )
-                raise Diverged(message, return_model)
+                record["status"] = f"diverged at step {run.step + 1}"
+                raise Diverged(message, _finish(run, folder if main else None, record, watch))
             for optimizer, direction, length in zip(optimizers.values(), directions, norms, strict=False):
                 clipped = direction * (settings.clip / (length + 1e-6)).clamp(max=1)
                 for p, g in zip(parameters, clipped.split([p.numel() for p in parameters]), strict=True):
@@ -250,7 +264,7 @@ def _fit(
             if stopping:
                 where = f"; go on with --resume (state in {folder})" if folder is not None else ""
                 raise Interrupted(f"interrupted after step {run.step} of {settings.steps}{where}")
-    return _finish(run, folder if main else None, {**record, "status": "finished"})
+    return _finish(run, folder if main else None, {**record, "status": "finished"}, watch)
 
 
 def _images(model: ScoreModel, data: ImageData | Split, method: Method) -> tuple[Tensor, Tensor | None]:
@@ -330,8 +344,8 @@ def _identity(record: Mapping[str, Any], model: ScoreModel) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _finish(run: Run, folder: Path | None, record: dict[str, Any]) -> ScoreModel:
-    run.average.record = record
+def _finish(run: Run, folder: Path | None, record: dict[str, Any], watch: Watch | None) -> ScoreModel:
+    run.average.record = {**record, **(watch.ship(run.average) if watch is not None else {})}
     if folder is not None:
         write_model(run.average, folder)
         (folder / STATE).unlink(missing_ok=True)

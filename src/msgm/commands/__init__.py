@@ -1,5 +1,6 @@
 """What each command does, in terms of the library. `cli` reads the options from these signatures."""
 
+from .comparing import sweep
 from .editing import inpaint, reconstruct
 from .making import train, train_judge, unlearn
 from .measuring import demo, evaluate, methods, nll, sample
@@ -14,6 +15,7 @@ __all__ = [
     "reconstruct",
     "reproduce",
     "sample",
+    "sweep",
     "train",
     "train_judge",
     "unlearn",

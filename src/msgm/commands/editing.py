@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint import EMBEDDED, embedded, load, weights_sha256
+from ..checkpoint import EMBEDDED, load, weights_sha256
 from ..data import ForgetRequest, ImageData
 from ..editing import STEPS, check_settings, read_mask
 from ..editing import inpaint as fill_in
@@ -213,7 +213,7 @@ def _prepare(
             raise UserError(f"rule {rule!r} leaves no {key} images of {found.name}")
     if judge is None and found.name == EMBEDDED:
         judge = EMBEDDED
-    classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge) if judge else None
+    classifier = Judge.load(judge) if judge else None
     if classifier is not None:
         check_judge(classifier, found, request)
     sets = {key: part.subset(slice(n)) for key, part in sets.items()}

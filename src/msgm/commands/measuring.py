@@ -12,6 +12,7 @@ from ..data import ForgetRequest
 from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings, check
 from ..evaluation.audit import evaluate as measure
+from ..evaluation.judge import Judge
 from ..evaluation.report import Results, commit, save_samples, write_html, write_json
 from ..evaluation.report import grid as sheet
 from ..evaluation.samples import clear, draw
@@ -22,7 +23,7 @@ from ..progress import bar
 from ..sampling import Grid, SamplerName, build
 from ..settings import UnlearnSettings
 from ..storage import claim
-from .options import build_filter, hardware, images_of, load_judge, refuse_unused, show
+from .options import build_filter, hardware, images_of, refuse_unused, show
 
 
 def sample(
@@ -261,7 +262,7 @@ def evaluate(
     rule = forget or loaded[model].record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
-    classifier = load_judge(judge)
+    classifier = Judge.load(judge)
     test = images_of(loaded[model], data, data_dir, image_size, "test")
     request = ForgetRequest(rule)
     for source in sources.values():

@@ -11,15 +11,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from ..checkpoint import EMBEDDED, embedded, load
+from ..checkpoint import EMBEDDED, load
 from ..data import ForgetRequest, ImageData, Split, load_data, to_model
 from ..errors import UserError
-from ..evaluation.audit import forget_classes
+from ..evaluation.audit import forget_classes, retain_confidence
 from ..evaluation.judge import Judge
-from ..evaluation.report import Results, table
+from ..evaluation.report import Columns, Results, table
 from ..filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
 from ..forgetting.methods import METHODS, PARTS, Method
-from ..progress import bar
 from ..score import ScoreModel
 
 
@@ -89,15 +88,7 @@ def confidence(judge: str | None, method: Method, split: Split) -> Tensor | None
         return None
     if judge is None:
         raise UserError(f"method {method.name} weighs images by a judge's confidence; give one: --judge FOLDER or demo")
-    classifier = Judge.load(embedded("judge") if judge == EMBEDDED else judge)
-    forget = forget_classes(split.request, classifier)
-    kept = [k for k, value in enumerate(classifier.classes) if value not in forget]
-    with bar("The judge looks at the retained images", len(split.retain)) as tick:
-        found = []
-        for part in split.retain.images.split(500):
-            found.append(classifier.probabilities(to_model(part))[:, kept].sum(1))
-            tick(len(part))
-    return torch.cat(found)
+    return retain_confidence(Judge.load(judge), split)
 
 
 def build_filter(
@@ -128,7 +119,7 @@ def build_filter(
         raise UserError(f"filter {name} needs a rule: say what is to be avoided with --forget RULE")
     request = ForgetRequest(rule)
     if name == "guided":
-        judge = load_judge(guide or EMBEDDED).to(model.device)
+        judge = Judge.load(guide or EMBEDDED).to(model.device)
         if judge.shape != model.shape:
             raise UserError(
                 f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
@@ -150,19 +141,19 @@ def refuse_unused(name: str | None, **given: Any) -> None:
             raise UserError(f"--{key} is for --filter {' or '.join(known)}; got {name or 'no filter'}")
 
 
-def load_judge(folder: str) -> Judge:
-    """A judge's folder, or demo for the one in the package."""
-    return Judge.load(embedded("judge") if folder == EMBEDDED else folder)
+def data_name(model: ScoreModel, data: str | None) -> str:
+    """The data asked for, or those that the model's record names."""
+    name = data or model.record.get("data", {}).get("name") or model.record.get("request", {}).get("data")
+    if name is None:
+        raise UserError("the model's record names no data; say which images with --data")
+    return str(name)
 
 
 def images_of(
     model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None, split: Literal["train", "test"]
 ) -> ImageData:
     """The images asked for, or those that the model's record names; of the model's shape."""
-    record = model.record
-    name = data or record.get("data", {}).get("name") or record.get("request", {}).get("data")
-    if name is None:
-        raise UserError("the model's record names no data; say which images with --data")
+    name = data_name(model, data)
     try:
         found = load_data(name, split=split, data_dir=data_dir, image_size=image_size)
     except UserError as error:
@@ -176,8 +167,8 @@ def images_of(
     return found
 
 
-def show(results: Results) -> None:
+def show(results: Results, more: Columns | None = None) -> None:
     """Print the table of results."""
     from rich.console import Console
 
-    Console().print(table(results))
+    Console().print(table(results, more))

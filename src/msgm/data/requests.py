@@ -6,7 +6,7 @@ import ast
 import difflib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -83,6 +83,25 @@ class Split:
     forget: ImageData
     request: ForgetRequest
     data_sha256: str
+
+    def hold_out(self, share: float, seed: int = 0) -> tuple[Split, ImageData]:
+        """The split without a random share of both its parts, and that share as one set: retained, then forgotten.
+
+        At least two images of each part are held out. Raises UserError where fewer than two of a part would be left.
+        """
+        if not 0 < share < 1:
+            raise UserError(f"the share to hold out must lie between 0 and 1; got {share}")
+        generator, kept, held = torch.Generator().manual_seed(seed), [], []
+        for part in (self.retain, self.forget):
+            order = torch.randperm(len(part), generator=generator)
+            count = max(2, round(share * len(part)))
+            if len(part) - count < 2:
+                raise UserError(f"{len(part)} images of {part.name} are too few to hold out {share:.0%} of them")
+            kept.append(part.subset(order[count:].sort().values))
+            held.append(part.subset(order[:count].sort().values))
+        columns = {name: torch.cat([part.columns[name] for part in held]) for name in self.retain.columns}
+        images = torch.cat([part.images for part in held])
+        return replace(self, retain=kept[0], forget=kept[1]), replace(held[0], images=images, columns=columns)
 
     def to_dict(self) -> dict[str, str | int]:
         """The record of the split: rule, data, their digest, and how many images are on each side."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data import ForgetRequest, ImageData, to_pixels
+from ..data import ForgetRequest, ImageData, Split, to_model, to_pixels
 from ..errors import UserError
 from ..likelihood import log_likelihood
 from ..progress import bar
@@ -73,6 +73,18 @@ def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
     return {c for c, hit in zip(judge.classes, request.mask(probe).tolist(), strict=True) if hit}
 
 
+def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> Tensor:
+    """The judge's P(no class to forget, no junk | x_0) of each retained image, (N,)."""
+    forget = forget_classes(split.request, judge)
+    kept = [k for k, value in enumerate(judge.classes) if value not in forget]
+    with bar("The judge looks at the retained images", len(split.retain), show=progress) as tick:
+        found = []
+        for part in split.retain.images.split(500):
+            found.append(judge.probabilities(to_model(part))[:, kept].sum(1))
+            tick(len(part))
+    return torch.cat(found)
+
+
 def check(model: ScoreModel, judge: Judge, request: ForgetRequest, test: ImageData) -> tuple[set[int], Tensor]:
     """The judge's classes to forget, and the mask (N,) of the test images that the rule selects.
 
@@ -119,9 +131,7 @@ def evaluate(
 
     began = time.monotonic()
     with bar(f"{name}: {settings.n} samples", settings.n, show=progress) as tick:
-        pixels = to_pixels(settings.build(model).sample(settings.n, seed=settings.seed, tick=tick))
-    from ..data import to_model
-
+        pixels = to_pixels(settings.build(model).sample(settings.n, seed=settings.seed, tick=tick)).cpu()
     x = to_model(pixels)
     shares = judged_shares(judge.predict(x), forget, judge.classes)
     distance = frechet_distance(judge.features(x), judge.features(to_model(test.images[~chosen])))
@@ -130,7 +140,7 @@ def evaluate(
     if settings.nll_images:
         sets = {"retain": test.images[~chosen], "forget": test.images[chosen]}
         for key, images in sets.items():
-            images = images[: settings.nll_images]
+            images = images[: settings.nll_images].to(model.device)
             with bar(f"{name}: likelihood of {key} images", len(images), show=progress) as tick:
                 result = log_likelihood(
                     model,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UserError
+from ..checkpoint import EMBEDDED, embedded
 from ..networks import JudgeCNN
 from ..progress import bar
 from ..sampling import evaluating
@@ -168,11 +169,11 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Judge:
-        """The judge in ``folder``, in evaluation mode.
+        """The judge in ``folder``, in evaluation mode; ``demo`` names the one that ships in the package.
 
         Raises UserError naming the file if one is missing or damaged.
         """
-        path = Path(folder)
+        path = embedded("judge") if str(folder) == EMBEDDED else Path(folder)
         for name in (CONFIG, WEIGHTS):
             if not (path / name).is_file():
                 raise UserError(f"{path / name} is missing; a judge's folder has {CONFIG} and {WEIGHTS}")

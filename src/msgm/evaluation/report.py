@@ -8,7 +8,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,9 @@ Measured = tuple[float, float | None]
 """Mean and its standard error (None where one value has none)."""
 Curves = Mapping[str, Sequence[tuple[int, float, float | None]]]
 """For each model: (step, retain loss, forget loss or None)."""
+
+Columns = Mapping[str, Callable[["Row"], str]]
+"""More columns of a table, by heading: the text of a row's cell."""
 
 HEADINGS = (
     "Model",
@@ -184,16 +187,24 @@ def write_json(path: str | Path, obj: Any) -> None:
     write_bytes(Path(path), (_json(obj) + "\n").encode())
 
 
-def table(results: Results) -> Table:
-    """The rows as a `rich` table."""
+def results_sheet(results: Results, more: Columns | None = None) -> Sheet:
+    """The rows as text, with ``more`` columns at their end."""
+    more = more or {}
+    rows = [(*row.cells(), *(text(row) for text in more.values())) for row in results.rows]
+    return Sheet(title="Results", headings=(*HEADINGS, *more), rows=rows, legend=LEGEND)
+
+
+def table(results: Results, more: Columns | None = None) -> Table:
+    """The rows as a `rich` table, with ``more`` columns at its end."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, caption=LEGEND, caption_justify="left")
-    for index, heading in enumerate(HEADINGS):
+    sheet = results_sheet(results, more)
+    for index, heading in enumerate(sheet.headings):
         # On 80 columns the errors of the NLLs go to a second line, and nothing else is broken.
-        wraps = heading.startswith(("NLL", "retained"))
+        wraps = heading.startswith(("NLL", "retained")) or heading not in HEADINGS
         shown.add_column(
             heading.replace("[", r"\["),
             justify="left" if index < 2 else "right",
@@ -201,8 +212,8 @@ def table(results: Results) -> Table:
             min_width=7 if wraps else None,
             overflow="fold",
         )
-    for row in results.rows:
-        shown.add_row(*map(Text, row.cells()))  # Text: a name with brackets is no markup
+    for row in sheet.rows:
+        shown.add_row(*map(Text, row))  # Text: a name with brackets is no markup
     return shown
 
 
@@ -304,11 +315,10 @@ def write_html(
 
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    data = _plain(results)
+    data = plain(results)
     if sheets is None:
         assert isinstance(results, Results)
-        rows = [row.cells() for row in results.rows]
-        sheets = [Sheet(title="Results", headings=HEADINGS, rows=rows, legend=LEGEND)]
+        sheets = [results_sheet(results)]
     page = environment.from_string(source).render(
         title=title,
         results=data,
@@ -316,7 +326,7 @@ def write_html(
         figures=[(caption, _url(content)) for caption, content in figures],
         grids=[(caption, _data_url(image)) for caption, image in grids],
         figure=_svg(loss_figure(curves)) if curves else None,
-        records={name: (_plain(record), _json(record)) for name, record in (records or {}).items()},
+        records={name: (plain(record), _json(record)) for name, record in (records or {}).items()},
         raw=_json(data),
         notes=notes,
     )
@@ -334,21 +344,21 @@ def _measured(nll: Measured | None) -> str:
     return f"{mean:.3f}" if error is None or math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
 
 
-def _plain(obj: Any) -> Any:
+def plain(obj: Any) -> Any:
     """JSON values only: what JSON has no number for is null, what it has no value for is its text."""
     if hasattr(obj, "to_dict"):
-        return _plain(obj.to_dict())
+        return plain(obj.to_dict())
     if isinstance(obj, Mapping):
-        return {str(key): _plain(value) for key, value in obj.items()}
+        return {str(key): plain(value) for key, value in obj.items()}
     if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
+        return [plain(value) for value in obj]
     if isinstance(obj, float):
         return obj if math.isfinite(obj) else None
     return obj if obj is None or isinstance(obj, str | int) else str(obj)
 
 
 def _json(obj: Any) -> str:
-    return json.dumps(_plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _image(pixels: Tensor) -> Image:

@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
-from ...errors import UserError
 from ...evaluation.report import commit, write_html, write_json
-from ...progress import bar
+from ...progress import Tick, bar
 from ...storage import claim, read_json
-from ..pool import run_all
+from ..pool import begun, run_all
 from .claims import claims
 from .figures import draw
 from .measure import TEST_SEED, bound_terms, exact_nll, measure, outlier_limit, test_points
@@ -46,10 +45,7 @@ def reproduce(
     UserError where ``out`` holds something and neither ``resume`` nor ``overwrite`` is given, or another plan.
     """
     ours = {"budget": asdict(budget), "seed": seed}
-    if resume and (out / "plan.json").exists():
-        if read_json(out / "plan.json") != ours:
-            raise UserError(f"{out} was begun with another budget or seed; resume with the same or use another folder")
-    else:
+    if not (resume and begun(out / "plan.json", ours)):
         claim(out, overwrite=overwrite)
         for old in [*out.glob("runs/*.json"), *out.glob("exact/*.json")]:
             old.unlink()
@@ -66,12 +62,7 @@ def reproduce(
         # Fine-tuning starts from the Standard models.
         for stage in (parents, others):
             waiting = sorted((p for p in stage if not p.path.exists()), key=lambda p: -p.cost)
-            run_all(
-                partial(_make, budget, seed, out),
-                waiting,
-                workers=workers,
-                done=lambda piece: tick(piece.cost, note=piece.path.stem),
-            )
+            run_all(partial(_make, budget, seed, out), waiting, workers=workers, tick=tick)
 
     found = [(run, read_json(piece.path)) for run, piece in zip(runs, pieces, strict=True)]
     optima = {setting.key: read_json(piece.path) for setting, piece in zip(settings, exact, strict=True)}
@@ -102,15 +93,17 @@ def _cost(pieces: Sequence[_Piece]) -> int:
     return sum(piece.cost for piece in pieces)
 
 
-def _make(budget: Budget, seed: int, out: Path, piece: _Piece) -> None:
+def _make(budget: Budget, seed: int, out: Path, piece: _Piece, tick: Tick) -> None:
     """Do one piece and write its file."""
     if isinstance(piece.what, Run):
-        write_json(piece.path, execute(piece.what, budget, seed, out))
-        return
-    model, began = piece.what.optimum(), time.process_time()
-    assert model is not None
-    found = measure(model, TOYS[piece.what.toy], budget, seed=1000 * seed, grids=piece.what.grids)
-    write_json(piece.path, {"cpu_seconds": time.process_time() - began, **found})
+        found = execute(piece.what, budget, seed, out)
+    else:
+        model, began = piece.what.optimum(), time.process_time()
+        assert model is not None
+        measured = measure(model, TOYS[piece.what.toy], budget, seed=1000 * seed, grids=piece.what.grids)
+        found = {"cpu_seconds": time.process_time() - began, **measured}
+    write_json(piece.path, found)
+    tick(piece.cost, note=piece.path.stem)
 
 
 def _facts(name: str, budget: Budget) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Commands that compare methods: sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..checkpoint import EMBEDDED, load
+from ..data import ForgetRequest
+from ..evaluation.audit import EvaluateSettings
+from ..experiments.jobs import Task
+from ..experiments.sweep import COLUMNS, variants
+from ..experiments.sweep import sweep as compare
+from ..training import UnlearnSettings
+from .options import build_method, data_name, hardware, images_of, show
+
+
+def sweep(
+    model: str,
+    *,
+    settings: UnlearnSettings,
+    evaluation: EvaluateSettings,
+    out: Path,
+    forget: str,
+    command: str,
+    methods: str = "all",
+    grid: str = "",
+    seeds: int = 3,
+    data: str | None = None,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    judge: str = EMBEDDED,
+    workers: int = 2,
+    threads: int | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Compare methods and settings with one budget: one table, a report, and which of them no other beats.
+
+    Every run takes --steps steps and sees 2 x --batch images a step on average (a method whose forget loss comes
+    seldom or never has larger batches instead), and every model is sampled from the same noise. Each result is
+    stored as its run ends; after Ctrl-C the same command with --resume goes on.
+
+    Args:
+        model: a model folder, or demo.
+        out: folder for results.json, report.html, pareto.png, pareto.svg and all runs.
+        forget: rule that selects what must not be generated.
+        methods: all, or names with commas (msgm methods lists them).
+        grid: values to try instead of a method's defaults, as "redirect:alpha=0.4,0.5;orthogonal:alpha=0.7,every=1".
+        seeds: runs of each method and settings, with seed, seed + 1, ...
+        data: the images; by default those that the model was trained on, where its record names them.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        judge: a judge folder, or demo for the MNIST judge in the package.
+        workers: processes of one thread that share the runs; 1 for none but this.
+        threads: CPU threads of this process.
+        device: auto, cpu or cuda.
+        resume: go on with a sweep that was stopped, or to more methods, settings or seeds.
+        overwrite: replace what is in the output folder.
+    """
+    hardware(threads, device)
+    recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
+    parent = load(model)
+    ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
+    task = Task(
+        model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget, judge=judge,
+        evaluation=evaluation, device=device, command=command,
+    )  # fmt: skip
+    results = compare(
+        task, recipes, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite
+    )
+    show(results, COLUMNS)
+    print(f"look at {out / 'report.html'}")

@@ -1,0 +1,280 @@
+"""Sweeps and repeated seeds: what is compared, with which budget, and that an interruption loses nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny import sampled_only, tiny_data, tiny_model
+
+from msgm.checkpoint import load, save, weights_sha256
+from msgm.errors import UserError
+from msgm.evaluation import selection
+from msgm.evaluation.audit import EvaluateSettings
+from msgm.evaluation.judge import Judge
+from msgm.evaluation.report import Results
+from msgm.evaluation.selection import SelectSettings
+from msgm.experiments import jobs
+from msgm.experiments.jobs import ROW, Task
+from msgm.experiments.sweep import Variant, equal_batch, repeat, sweep, variants
+from msgm.forgetting import methods
+from msgm.forgetting.methods import METHODS, Method
+from msgm.forgetting.terms import Obtuse
+from msgm.training import UnlearnSettings
+
+SHORT = UnlearnSettings(steps=4, batch=4, warmup=2, save_every=1, seed=3)
+LOOK = EvaluateSettings(n=4, sampling_steps=2, nll_images=2, nll_steps=2, nll_check=1, seed=3)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """A tiny model, an untrained judge and a folder of images."""
+    root = tmp_path_factory.mktemp("task")
+    for seed, split in enumerate(("train", "test")):
+        data = tiny_data(n=40, seed=seed)
+        for index, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+            folder = root / "data" / split / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+    save(tiny_model(), root / "model")
+    torch.manual_seed(0)
+    Judge((0, 1), (1, 8, 8), width=2).save(root / "judge")
+    return Task(
+        model=str(root / "model"), data=str(root / "data"), rule="label == 1", judge=str(root / "judge"),
+        evaluation=LOOK, command="msgm sweep",
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ what is compared
+
+
+def test_methods_and_grids_are_read() -> None:
+    assert [v.method for v in variants("all")] == list(METHODS)
+    both = variants(" unseen, redirect ", "redirect:alpha=0.4,0.5,every=1,2; orthogonal: alpha=.7 ,form=inner")
+    assert [v.name for v in both] == [
+        "unseen",
+        "redirect alpha=0.4 every=1",
+        "redirect alpha=0.4 every=2",
+        "redirect alpha=0.5 every=1",
+        "redirect alpha=0.5 every=2",
+        "orthogonal alpha=0.7 form=inner",
+    ]
+    assert both[1].options == (("alpha", 0.4), ("every", 1)) and isinstance(dict(both[1].options)["every"], int)
+    assert both[1].folder == "redirect_alpha=0.4_every=1"
+    assert [v.name for v in variants("unseen,unseen")] == ["unseen"]
+    assert [v.name for v in variants("", "redirect:low=1e-3")] == ["redirect low=0.001"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "grid", "said"),
+    [
+        ("exorcise", "", "known: standard"),
+        ("unseen", "exorcise:alpha=1", "known: standard"),
+        ("unseen", "redirect", "gives no values"),
+        ("unseen", "redirect:0.4", "cannot be read"),
+        ("unseen", "redirect:alpha=", "gives no values"),
+        ("unseen", "redirect:alpha=big", "alpha takes float values"),
+        ("unseen", "redirect:every=1.5", "every takes int values"),
+    ],
+)
+def test_a_grid_that_makes_no_sense(methods: str, grid: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        variants(methods, grid)
+
+
+@pytest.mark.parametrize("steps", [100, 101])
+def test_every_method_sees_as_many_images(steps: int) -> None:
+    for method in (methods.unseen(), methods.orthogonal(every=4), methods.redirect(every=1), methods.redirect(every=3)):
+        batch = equal_batch(method, 48, steps)
+        forget = sum(method.combine.due(k) for k in range(steps)) if method.forget else 0
+        # Equal but for the rounding of a batch.
+        assert abs(batch * (steps + forget) - 96 * steps) <= 0.5 * (steps + forget)
+    assert equal_batch(methods.redirect(), 48, steps) == 48 and equal_batch(methods.unseen(), 48, steps) == 96
+
+
+# ----------------------------------------------------------------------------------------------------------- a sweep
+
+
+def chosen() -> dict[Variant, Method]:
+    bomb = replace(methods.obtuse(alpha=0.05, every=1), forget=Literal())
+    return {
+        Variant(method="unseen"): methods.unseen(),
+        Variant(method="redirect", options=(("alpha", 0.4),)): methods.redirect(alpha=0.4),
+        Variant(method="obtuse", options=(("form", "literal"),)): bomb,
+    }
+
+
+class Literal(Obtuse):
+    """A term that is not a number from the first step: it stands for one that diverges."""
+
+    def __call__(self, half: Any, pool: Any) -> Any:
+        return super().__call__(half, pool) * float("nan")
+
+
+class Refusing(Obtuse):
+    def __call__(self, half: Any, pool: Any) -> Any:
+        raise UserError("needs pairs")
+
+
+def swept(task: Task, out: Path, **options: Any) -> Results:
+    options = {"settings": SHORT, "seeds": 2, "workers": 1, "progress": False} | options
+    return sweep(task, options.pop("methods", None) or chosen(), out=out, **options)
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    """results.json without what a clock says."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "evaluation_seconds")}
+        return [timeless(item) for item in value] if isinstance(value, list) else value
+
+    return timeless(json.loads((out / "results.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def whole(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sweep") / "s"
+    swept(task, out)
+    return out
+
+
+def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
+    results = json.loads((whole / "results.json").read_text())
+    assert set(results) == {"command", "seed", "commit", "budget", "rows"}
+    parent, unseen, redirect, obtuse = results["rows"]
+    assert [r["model"] for r in results["rows"]] == ["parent", "unseen", "redirect alpha=0.4", "obtuse form=literal"]
+    assert unseen["method"] == "unseen" and redirect["options"] == {"alpha": 0.4}
+    for row in (unseen, redirect):
+        assert [r["seed"] for r in row["runs"]] == [3, 4]
+        assert row["unlearning_ratio"]["n"] == 8
+        assert row["steps"] == 4 and row["images"] == 4 * 2 * SHORT.batch
+        values = [r["unlearning_ratio"]["value"] for r in row["runs"]]
+        assert row["unlearning_ratio"]["value"] == pytest.approx(sum(values) / 2)
+        assert row["unlearning_ratio"]["low"] <= min(values) <= max(values) <= row["unlearning_ratio"]["high"]
+        assert all(r["status"] == "finished" for r in row["runs"])
+    # A method that diverges is a row, and on no front.
+    assert obtuse["status"] == "diverged at step 1 (2 of 2 seeds)"
+    assert obtuse["unlearning_ratio"]["value"] is None and obtuse["front"] is False
+    assert any(row["front"] for row in (unseen, redirect))
+    assert "front" not in parent and parent["unlearning_ratio"]["n"] == 4
+    # A likelihood that fails its check is said to.
+    for row in (unseen, redirect):
+        assert (row["nll"]["retain"]["bits_per_dim"] is None) == ("likelihood of retain" in row["status"])
+
+
+def test_what_a_sweep_leaves_behind(whole: Path) -> None:
+    assert {p.name for p in whole.iterdir()} == {"runs", "results.json", "report.html", "pareto.png", "pareto.svg"}
+    assert Image.open(whole / "pareto.png").width > 500
+    page, picture = (whole / "report.html").read_text(), (whole / "pareto.svg").read_text()
+    assert "redirect alpha=0.4" in page and "diverged at step 1" in page and page.count("data:image/png") == 4
+    assert "UR + junk" in page and picture.startswith("<?xml")
+    child = load(whole / "runs" / "redirect_alpha=0.4" / "seed-4")
+    assert child.record["seed"] == 4 and child.record["settings"]["batch"] == SHORT.batch
+    assert weights_sha256(child.network) == child.record["weights_sha256"]
+    assert load(whole / "runs" / "unseen" / "seed-3").record["settings"]["batch"] == 2 * SHORT.batch
+
+
+def test_resume_reads_what_is_there_and_adds_to_it(
+    task: Task, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "s"
+    first = {key: method for key, method in chosen().items() if key.method == "redirect"}
+    swept(task, out, methods=first, seeds=1)
+    stamp = (out / "runs" / "redirect_alpha=0.4" / "seed-3" / ROW).stat().st_mtime_ns
+    swept(task, out, resume=True)  # more methods, more seeds
+    assert (out / "runs" / "redirect_alpha=0.4" / "seed-3" / ROW).stat().st_mtime_ns == stamp
+    assert numbers(out) == numbers(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "perform", lambda *_: pytest.fail("nothing is left to do"))
+        swept(task, out, resume=True)
+    for other in ({"settings": replace(SHORT, lr=1e-4)}, {"task": replace(task, evaluation=replace(LOOK, n=5))}):
+        with pytest.raises(UserError, match="begun with other settings"):
+            swept(**{"task": task, "out": out, "resume": True} | other)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="already exists"):
+        swept(task, out)
+    assert numbers(out) == numbers(whole)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_sweep
+from msgm.experiments.jobs import Task
+from msgm.evaluation.audit import EvaluateSettings
+if __name__ == "__main__":
+    task = eval(sys.argv[3])
+    test_sweep.swept(task, Path(sys.argv[2]), workers=int(sys.argv[4]), resume="resume" in sys.argv)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    (tmp_path / "main.py").write_text(SCRIPT)
+    started = [sys.executable, str(tmp_path / "main.py"), str(Path(__file__).parent), str(out), repr(task)]
+    process = subprocess.Popen([*started, str(workers)], stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 240
+        while not list(out.glob("runs/*/seed-*/row.json")) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)  # to the one that waits only, as `kill` does
+        said = process.communicate(timeout=240)[1]
+    finally:
+        process.kill()
+    stored = {path: path.read_bytes() for path in out.glob("runs/**/row.json")}
+    if process.returncode:  # it may have been too late
+        assert "the same command with --resume goes on" in said
+        assert 1 <= len(stored) < 7 and not (out / "results.json").exists()
+    swept(task, out, resume=True)
+    assert all(path.read_bytes() == content for path, content in stored.items())
+    assert numbers(out) == numbers(whole)
+
+
+def test_a_method_that_refuses_is_a_row(task: Task, tmp_path: Path) -> None:
+    refusing = {Variant(method="siss"): replace(methods.obtuse(every=1), name="siss", forget=Refusing())}
+    results = swept(task, tmp_path / "s", methods=refusing, seeds=1)
+    assert results.rows[1].extra["status"] == "refused: needs pairs (1 of 1 seeds)"
+
+
+@pytest.mark.parametrize(("options", "said"), [({"seeds": 0}, "seeds must be"), ({"workers": 0}, "workers must be")])
+def test_refused_before_any_work(options: dict[str, int], said: str, task: Task, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        swept(task, tmp_path / "s", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ----------------------------------------------------------------------------------------------------------- repeats
+
+
+def test_several_seeds_of_one_method_with_selection(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "evaluate", sampled_only)
+    watch = SelectSettings(
+        select_every=2, select_n=4, select_images=2, select_share=0.2, select_nll=300, select_stop=300
+    )
+    watched, out = replace(task, selection=watch), tmp_path / "m"
+    results = repeat(watched, methods.redirect(), settings=SHORT, seeds=2, out=out, workers=1, progress=False)
+    assert [row.model for row in results.rows] == ["seed 3", "seed 4", "mean of 2"]
+    stored = json.loads((out / "results.json").read_text())["rows"]
+    values = [row["unlearning_ratio"]["value"] for row in stored]
+    assert values[2] == pytest.approx((values[0] + values[1]) / 2)
+    for seed in (3, 4):
+        record = load(out / f"seed-{seed}").record
+        assert record["selection"]["step"] in (2, 4) and record["request"]["retain"] == 16
+    (out / "seed-4" / ROW).unlink()
+    again = repeat(
+        watched, methods.redirect(), settings=SHORT, seeds=2, out=out, workers=1, resume=True, progress=False
+    )
+    assert [r.unlearning_ratio for r in again.rows] == [r.unlearning_ratio for r in results.rows]
+    assert os.path.exists(out / "seed-4" / ROW)
