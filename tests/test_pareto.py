@@ -73,8 +73,11 @@ def test_each_criterion_counts_in_its_own_direction() -> None:
     # Equal rows keep each other; a row of which nothing was measured is on no front, even alone.
     assert undominated([row(**middle), row(**middle)]) == [True, True]
     assert undominated([Row(model="a", method="a", extra={"status": "diverged at step 3"})]) == [False]
-    # What failed its check is worse than what passed with any value.
-    assert undominated([row(nll=99.0), row(nll=None)]) == [True, False]
+    # What failed its check is on no front and beats nothing, nor does what diverged with some of its seeds.
+    assert undominated([row(nll=99.0), row(nll=None, hits=0), row(hits=0, forget=None)]) == [True, False, False]
+    assert undominated([row(nll=None)]) == [False]
+    some = over_seeds([row(hits=0), Row(model="a", method="a", extra={"status": "diverged at step 9", "seed": 2})])
+    assert some.unlearning_ratio is not None and undominated([row(), some]) == [True, False]
 
 
 def test_means_have_students_interval() -> None:
@@ -137,22 +140,22 @@ def overlaps(figure: Figure) -> int:
 def test_the_picture_names_every_row_and_draws_the_front() -> None:
     rows = [row("redirect alpha=0.4", hits=1, nll=2.9), row("unseen", hits=8, nll=2.75),
             row("redirect alpha=0.5", hits=2, nll=2.9), row("obtuse", hits=2, nll=3.2, junk=0.05),
-            row("lost", nll=None)]  # fmt: skip
+            row("half", hits=0, nll=2.7, status="diverged at step 9 (1 of 3 seeds)"), row("lost", nll=None)]  # fmt: skip
     figure = pareto_figure(rows, row("parent", hits=20, nll=2.7))
     axes = figure.axes[0]
     assert {t.get_text().strip() for t in axes.texts} == {
-        "redirect alpha=0.4", "unseen", "redirect alpha=0.5", "obtuse", "parent"
+        "redirect alpha=0.4", "unseen", "redirect alpha=0.5", "obtuse", "half", "parent"
     }  # fmt: skip
     assert overlaps(figure) == 0
     steps = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert [tuple(map(tuple, line.get_xydata())) for line in steps] == [((2.75, 8.0), (2.9, 1.0))]
-    # Filled: undominated in all criteria.
+    # Filled: undominated in all criteria. One that diverged with some seeds is shown, and bounds nothing.
     filled = {
         tuple(line.get_xydata()[0].round(6)): line.get_markerfacecolor() != "white"
         for line in axes.lines
         if line.get_marker() not in ("None", "") and len(line.get_xydata()) == 1 and line.get_markersize() == 8
     }
-    assert filled == {(2.9, 1.0): True, (2.75, 8.0): True, (2.9, 2.0): False, (3.2, 7.0): False}
+    assert filled == {(2.9, 1.0): True, (2.75, 8.0): True, (2.9, 2.0): False, (3.2, 7.0): False, (2.7, 0.0): False}
 
 
 def test_a_crowded_picture_and_an_empty_one() -> None:

@@ -13,7 +13,7 @@ import torch
 from tiny import sampled_only, tiny_data, tiny_model, tiny_split
 from torch import Tensor
 
-from msgm import training
+from msgm import objective, training
 from msgm.checkpoint import RECORD, WEIGHTS, load, weights_sha256
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
@@ -25,7 +25,8 @@ from msgm.evaluation.selection import Selection, SelectSettings, best
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.score import ScoreModel
-from msgm.training import Diverged, Interrupted, UnlearnSettings, unlearn
+from msgm.settings import UnlearnSettings
+from msgm.training import Diverged, Interrupted, unlearn
 
 SHORT = UnlearnSettings(steps=7, batch=8, warmup=3, save_every=2, seed=5)
 WATCH = SelectSettings(select_every=3, select_n=4, select_images=2, select_share=0.2)
@@ -129,13 +130,13 @@ STORY = {0: PARENT, 3: row(0.05, 0.01, 2.8), 6: row(0.1, 0.01, 2.75), 7: row(0.0
 
 def test_the_best_checkpoint_is_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
-    draw = training.draw
+    draw = objective.draw
 
     def drawn(data: Tensor, index: Tensor, *rest: Any) -> Tensor:
         seen.extend(image.numpy().tobytes() for image in data[index])
         return draw(data, index, *rest)
 
-    monkeypatch.setattr(training, "draw", drawn)
+    monkeypatch.setattr(objective, "draw", drawn)
     asked = scripted(monkeypatch, STORY)
     child, watcher = run(tmp_path / "m", replace(SHORT, steps=7))
     assert asked == [0, 3, 6, 7]

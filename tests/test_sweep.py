@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from msgm.experiments.sweep import Variant, equal_batch, repeat, sweep, variants
 from msgm.forgetting import methods
 from msgm.forgetting.methods import METHODS, Method
 from msgm.forgetting.terms import Obtuse
-from msgm.training import UnlearnSettings
+from msgm.settings import UnlearnSettings
 
 SHORT = UnlearnSettings(steps=4, batch=4, warmup=2, save_every=1, seed=3)
 LOOK = EvaluateSettings(n=4, sampling_steps=2, nll_images=2, nll_steps=2, nll_check=1, seed=3)
@@ -57,7 +58,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 
 def test_methods_and_grids_are_read() -> None:
-    assert [v.method for v in variants("all")] == list(METHODS)
+    # The model that all start from stands for the method that forgets nothing.
+    assert [v.method for v in variants("all")] == [name for name in METHODS if name != "standard"]
     both = variants(" unseen, redirect ", "redirect:alpha=0.4,0.5,every=1,2; orthogonal: alpha=.7 ,form=inner")
     assert [v.name for v in both] == [
         "unseen",
@@ -78,6 +80,7 @@ def test_methods_and_grids_are_read() -> None:
     [
         ("exorcise", "", "known: standard"),
         ("unseen", "exorcise:alpha=1", "known: standard"),
+        ("standard", "", "nothing to compare"),
         ("unseen", "redirect", "gives no values"),
         ("unseen", "redirect:0.4", "cannot be read"),
         ("unseen", "redirect:alpha=", "gives no values"),
@@ -107,6 +110,7 @@ def chosen() -> dict[Variant, Method]:
     bomb = replace(methods.obtuse(alpha=0.05, every=1), forget=Literal())
     return {
         Variant(method="unseen"): methods.unseen(),
+        Variant(method="reweight"): methods.reweight(),
         Variant(method="redirect", options=(("alpha", 0.4),)): methods.redirect(alpha=0.4),
         Variant(method="obtuse", options=(("form", "literal"),)): bomb,
     }
@@ -150,8 +154,13 @@ def whole(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
     results = json.loads((whole / "results.json").read_text())
     assert set(results) == {"command", "seed", "commit", "budget", "rows"}
-    parent, unseen, redirect, obtuse = results["rows"]
-    assert [r["model"] for r in results["rows"]] == ["parent", "unseen", "redirect alpha=0.4", "obtuse form=literal"]
+    parent, unseen, reweight, redirect, obtuse = results["rows"]
+    names = ["parent", "unseen", "reweight", "redirect alpha=0.4", "obtuse form=literal"]
+    assert [r["model"] for r in results["rows"]] == names
+    # Standard is the model itself; it is not trained.
+    assert parent["method"] == "standard" and {p.name for p in (whole / "runs" / "parent").iterdir()} == {
+        "job.json", "row.json", "grid.png"
+    }  # fmt: skip
     assert unseen["method"] == "unseen" and redirect["options"] == {"alpha": 0.4}
     for row in (unseen, redirect):
         assert [r["seed"] for r in row["runs"]] == [3, 4]
@@ -161,10 +170,16 @@ def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
         assert row["unlearning_ratio"]["value"] == pytest.approx(sum(values) / 2)
         assert row["unlearning_ratio"]["low"] <= min(values) <= max(values) <= row["unlearning_ratio"]["high"]
         assert all(r["status"] == "finished" for r in row["runs"])
-    # A method that diverges is a row, and on no front.
+    # A method that asks for what is not given is a row, too, and one that diverges; both are on no front.
+    assert reweight["status"] == (
+        "refused: method reweight weighs images by a judge's confidence, and none is given (2 of 2 seeds)"
+    )
+    assert reweight["unlearning_ratio"]["value"] is None and reweight["front"] is False
     assert obtuse["status"] == "diverged at step 1 (2 of 2 seeds)"
     assert obtuse["unlearning_ratio"]["value"] is None and obtuse["front"] is False
-    assert any(row["front"] for row in (unseen, redirect))
+    assert any(row["front"] for row in (unseen, redirect)) == any(
+        row["status"] == "finished" for row in (unseen, redirect)
+    )
     assert "front" not in parent and parent["unlearning_ratio"]["n"] == 4
     # A likelihood that fails its check is said to.
     for row in (unseen, redirect):
@@ -176,6 +191,7 @@ def test_what_a_sweep_leaves_behind(whole: Path) -> None:
     assert Image.open(whole / "pareto.png").width > 500
     page, picture = (whole / "report.html").read_text(), (whole / "pareto.svg").read_text()
     assert "redirect alpha=0.4" in page and "diverged at step 1" in page and page.count("data:image/png") == 4
+    assert '<th scope="col">front</th>' in page and "weighs images by a judge" in page
     assert "UR + junk" in page and picture.startswith("<?xml")
     child = load(whole / "runs" / "redirect_alpha=0.4" / "seed-4")
     assert child.record["seed"] == 4 and child.record["settings"]["batch"] == SHORT.batch
@@ -193,9 +209,18 @@ def test_resume_reads_what_is_there_and_adds_to_it(
     swept(task, out, resume=True)  # more methods, more seeds
     assert (out / "runs" / "redirect_alpha=0.4" / "seed-3" / ROW).stat().st_mtime_ns == stamp
     assert numbers(out) == numbers(whole)
+    said: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "perform", lambda *_: pytest.fail("nothing is left to do"))
-        swept(task, out, resume=True)
+        few = {key: method for key, method in chosen().items() if key.method != "reweight"}
+        swept(task, out, methods=few, resume=True, say=said.append)
+    assert said == ["nothing is left to run"]
+    # With a judge for it, what was refused is made; the rest stays.
+    weighed = swept(replace(task, confidence=task.judge), out, resume=True).rows[2]
+    assert weighed.method == "reweight" and weighed.extra["images"] == 4 * 2 * SHORT.batch
+    assert (out / "runs" / "redirect_alpha=0.4" / "seed-3" / ROW).stat().st_mtime_ns == stamp
+    shutil.rmtree(out / "runs" / "reweight")
+    swept(task, out, resume=True)
     for other in ({"settings": replace(SHORT, lr=1e-4)}, {"task": replace(task, evaluation=replace(LOOK, n=5))}):
         with pytest.raises(UserError, match="begun with other settings"):
             swept(**{"task": task, "out": out, "resume": True} | other)  # type: ignore[arg-type]
@@ -217,6 +242,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
@@ -233,8 +259,8 @@ def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: P
         process.kill()
     stored = {path: path.read_bytes() for path in out.glob("runs/**/row.json")}
     if process.returncode:  # it may have been too late
-        assert "the same command with --resume goes on" in said
-        assert 1 <= len(stored) < 7 and not (out / "results.json").exists()
+        assert "go on with --resume" in said
+        assert 1 <= len(stored) < 9 and not (out / "results.json").exists()
     swept(task, out, resume=True)
     assert all(path.read_bytes() == content for path, content in stored.items())
     assert numbers(out) == numbers(whole)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..checkpoint import EMBEDDED, load
 from ..data import ForgetRequest
-from ..evaluation.audit import EvaluateSettings
 from ..experiments.jobs import Task
-from ..experiments.sweep import COLUMNS, variants
+from ..experiments.sweep import COLUMNS, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep import sweep as compare
-from ..training import UnlearnSettings
 from .options import build_method, data_name, hardware, images_of, show
 
 
 def sweep(
     model: str,
     *,
-    settings: UnlearnSettings,
-    evaluation: EvaluateSettings,
+    settings: SweepSettings,
+    evaluation: SweepEvaluation,
     out: Path,
     forget: str,
     command: str,
@@ -29,6 +28,7 @@ def sweep(
     data_dir: str | None = None,
     image_size: int | None = None,
     judge: str = EMBEDDED,
+    confidence: str | None = None,
     workers: int = 2,
     threads: int | None = None,
     device: str = "cpu",
@@ -38,8 +38,9 @@ def sweep(
     """Compare methods and settings with one budget: one table, a report, and which of them no other beats.
 
     Every run takes --steps steps and sees 2 x --batch images a step on average (a method whose forget loss comes
-    seldom or never has larger batches instead), and every model is sampled from the same noise. Each result is
-    stored as its run ends; after Ctrl-C the same command with --resume goes on.
+    seldom or never has larger batches instead), and every model is sampled from the same noise. The first row is the
+    model itself, without any training: the method standard. Each result is stored as its run ends; after Ctrl-C the
+    same command with --resume goes on. What a run cannot be made for, or what diverges, is a row that says why.
 
     Args:
         model: a model folder, or demo.
@@ -51,7 +52,9 @@ def sweep(
         data: the images; by default those that the model was trained on, where its record names them.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
-        judge: a judge folder, or demo for the MNIST judge in the package.
+        judge: a judge folder, or demo for the MNIST judge in the package: it judges all samples.
+        confidence: a judge folder, or demo, for methods that weigh images by a judge's confidence; they are refused
+            without one, and flattered by the one that judges their samples.
         workers: processes of one thread that share the runs; 1 for none but this.
         threads: CPU threads of this process.
         device: auto, cpu or cuda.
@@ -64,10 +67,11 @@ def sweep(
     ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
     task = Task(
         model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget, judge=judge,
-        evaluation=evaluation, device=device, command=command,
+        confidence=confidence, evaluation=evaluation, device=device, command=command,
     )  # fmt: skip
     results = compare(
-        task, recipes, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite
-    )
+        task, recipes, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite,
+        say=partial(print, flush=True),
+    )  # fmt: skip
     show(results, COLUMNS)
     print(f"look at {out / 'report.html'}")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from ..checkpoint import load
+from ..checkpoint import EMBEDDED, load
 from ..data import ForgetRequest, ImageData, Split, load_data
-from ..evaluation.judge import JudgeSettings
+from ..errors import UserError
+from ..evaluation.audit import EvaluateSettings
+from ..evaluation.judge import Judge, JudgeSettings
 from ..evaluation.judge import train_judge as fit_judge
+from ..evaluation.report import Results, commit
+from ..evaluation.selection import Selection, SelectSettings
+from ..experiments.jobs import Task
+from ..experiments.sweep import COLUMNS, repeat
 from ..forgetting.methods import DEFAULT
 from ..networks import preset
 from ..score import Prediction, ScoreModel
@@ -19,7 +27,7 @@ from ..settings import TrainSettings, UnlearnSettings
 from ..storage import claim
 from ..training import train as fit
 from ..training import unlearn as forget_in
-from .options import build_method, confidence, hardware, images_of
+from .options import build_method, check_weigher, confidence, data_name, hardware, images_of, show
 
 
 def train(
@@ -143,12 +151,24 @@ def unlearn(
     form: str | None = None,
     set: dict[str, Any] | None = None,
     judge: str | None = None,
+    select: bool = False,
+    selection: SelectSettings,
+    seeds: int = 1,
+    n: int | None = None,
+    nll_images: int | None = None,
+    workers: int = 2,
     threads: int | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Fine-tune a copy of a trained model so that it forgets what a rule selects.
+
+    With --select the run is watched on training images that are held out from it (never on test images), and the
+    model kept is, of the watched checkpoints whose junk and retained NLL exceed the parent's by no more than
+    --select-junk and --select-nll, the one with the lowest UR (ties: the lowest NLL); if none keeps the limits, the
+    one with the lowest NLL. The run ends early when the retained NLL passes --select-stop. Each is looked at by a
+    reduced audit, a fifth of a full one: 200 samples and 8 likelihood images of each set (--select-n, --select-images).
 
     Args:
         model: a model folder (ours or diffusers'), or demo for the one in the package.
@@ -162,19 +182,56 @@ def unlearn(
         every: steps between forget losses (method's own default).
         form: variant of the method's forget term.
         set: any other option of the method (--set keep=0.3) or of a part of it (--set forget.window=2).
-        judge: a judge folder, or demo, for methods that weigh images by its confidence.
+        judge: a judge folder, or demo: for methods that weigh images by its confidence, and for --select and --seeds,
+            which take demo by default.
+        select: watch the run and keep its best checkpoint.
+        seeds: with 2 or more, as many runs (seed, seed + 1, ...) in out/seed-<k>, each audited on the test images;
+            results.json and the table have them, their mean and its interval.
+        n: samples judged of each seed (1000).
+        nll_images: test images of each set whose likelihood is measured for each seed (40).
+        workers: processes of one thread that share the seeds; 1 for none but this.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
     hardware(threads, device)
+    if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
+        raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
     parent = load(model)
     split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
-    sure = confidence(judge, recipe, split)
-    forget_in(
-        parent, split, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
+    # A judge that watches only is none that weighs.
+    weigher = judge if recipe.power or not (select or seeds > 1) else None
+    check_weigher(weigher, recipe)
+    if seeds > 1:
+        given = {key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None}
+        task = Task(
+            model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget,
+            judge=judge or EMBEDDED, confidence=weigher,
+            evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
+            selection=selection if select else None, device=device, command=command,
+        )  # fmt: skip
+        found = repeat(
+            task, recipe, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite,
+            say=partial(print, flush=True),
+        )  # fmt: skip
+        show(found, {"status": COLUMNS["status"]})
+        print(f"saved {out}")
+        return
+    fit_to = partial(
+        forget_in, parent, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite,
         device=device, command=command,
     )  # fmt: skip
-    print(f"saved {out}")
+    if not select:
+        fit_to(split, confidence=confidence(weigher, recipe, split))
+        print(f"saved {out}")
+        return
+    eye = Judge.load(judge or EMBEDDED)
+    with Selection(selection, split=split, judge=eye, parent=parent, steps=settings.steps, out=out) as watch:
+        child = fit_to(watch.split, confidence=confidence(weigher, recipe, watch.split), watch=watch)
+    chosen = child.record["selection"]
+    budget = {"unlearning": asdict(settings), "selection": asdict(selection)}
+    show(Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=watch.verdicts()))
+    limits = "" if chosen["within_limits"] else "; NO watched checkpoint keeps the limits"
+    print(f"saved {out}: step {chosen['step']}{', stopped early' if chosen['stopped_early'] else ''}{limits}")

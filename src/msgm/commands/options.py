@@ -80,15 +80,18 @@ def _checked(what: str, made_by: Callable[..., Any], given: Mapping[str, Any]) -
     return dict(given)
 
 
+def check_weigher(judge: str | None, method: Method) -> None:
+    """UserError for a method that weighs images by a judge's confidence without one, and for another with one."""
+    if judge is not None and not method.power:
+        raise UserError(f"method {method.name} asks no judge; leave out --judge")
+    if judge is None and method.power:
+        raise UserError(f"method {method.name} weighs images by a judge's confidence; give one: --judge FOLDER or demo")
+
+
 def confidence(judge: str | None, method: Method, split: Split) -> Tensor | None:
     """The judge's P(retain | x_0) of each retained image, for a method that weighs by it."""
-    if not method.power:
-        if judge is not None:
-            raise UserError(f"method {method.name} asks no judge; leave out --judge")
-        return None
-    if judge is None:
-        raise UserError(f"method {method.name} weighs images by a judge's confidence; give one: --judge FOLDER or demo")
-    return retain_confidence(Judge.load(judge), split)
+    check_weigher(judge, method)
+    return retain_confidence(Judge.load(judge), split) if judge is not None else None
 
 
 def build_filter(

@@ -19,8 +19,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import UserError
 from ..checkpoint import EMBEDDED, embedded
+from ..errors import UserError
 from ..networks import JudgeCNN
 from ..progress import bar
 from ..sampling import evaluating

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .repeats import status
 from .report import Row
 
 if TYPE_CHECKING:
@@ -45,9 +46,14 @@ def front(points: Sequence[Point]) -> list[bool]:
     return [not any(dominates(other, mine) for other in points) for mine in points]
 
 
+def whole(row: Row) -> bool:
+    """Whether all of a row was measured, and none of its runs was refused, diverged or failed a check (`status`)."""
+    return row.unlearning_ratio is not None and status([row]) == "finished"
+
+
 def undominated(rows: Sequence[Row]) -> list[bool]:
-    """Which rows no other dominates; a row of which nothing was measured is never one."""
-    measured = [row for row in rows if row.unlearning_ratio is not None]
+    """Which rows no other dominates; one that is not `whole` never is, and dominates none."""
+    measured = [row for row in rows if whole(row)]
     best = {id(row) for row, good in zip(measured, front([point(row) for row in measured]), strict=True) if good}
     return [id(row) in best for row in rows]
 
@@ -55,8 +61,9 @@ def undominated(rows: Sequence[Row]) -> list[bool]:
 def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
     """UR + junk (%) against the NLL of retained images, the front of these two drawn, every row labelled.
 
-    Filled marks are the rows that no other dominates in all of `CRITERIA`; bars are standard errors of the NLL and
-    the interval of UR. ``reference`` (the model that all started from) is a line at its NLL.
+    Rows that are not `whole` are no part of that front. Filled marks are the rows that no other dominates in all of
+    `CRITERIA`; bars are standard errors of the NLL and the interval of UR. ``reference`` (the model that all started
+    from) is a line at its NLL.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -70,18 +77,19 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         axes = figure.subplots()
         methods = list(dict.fromkeys(row.method for row in rows))
-        corners = []
+        corners, sound = [], []
         for row, good, (nll, error), ur, junk in shown:
             place = methods.index(row.method)
             colour, shape = COLOURS[place % len(COLOURS)], SHAPES[place % len(SHAPES)]
             y = 100 * (ur.value + junk)
             corners.append((nll, y))
+            sound += [(nll, y)] if whole(row) else []
             axes.errorbar(
                 nll, y, xerr=0 if error is None or math.isnan(error) else error,
                 yerr=[[100 * (ur.value - ur.low)], [100 * (ur.high - ur.value)]], fmt=shape, color=colour, markersize=8,
                 markerfacecolor=colour if good else "white", markeredgewidth=1.5, elinewidth=0.8, alpha=0.9,
             )  # fmt: skip
-        steps = sorted(c for c, good in zip(corners, front(corners), strict=True) if good)
+        steps = sorted(c for c, good in zip(sound, front(sound), strict=True) if good)
         if steps:
             axes.step(*zip(*steps, strict=True), where="post", color="#7f7f7f", linewidth=1.2, zorder=0)
         if reference is not None and reference.nll_retain is not None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from ..errors import UserError
+from ..evaluation.audit import EvaluateSettings
 from ..evaluation.pareto import CRITERIA, pareto_figure, undominated
 from ..evaluation.repeats import over_seeds
-from ..evaluation.report import Columns, Results, commit, write_html, write_json
+from ..evaluation.report import Columns, Results, commit, results_sheet, write_html, write_json
 from ..forgetting.methods import METHODS, Method
+from ..settings import UnlearnSettings
 from ..storage import claim, write_bytes
-from ..training import UnlearnSettings
+from .estimate import forecast
 from .jobs import GRID, Job, Task, perform_all
 
 if TYPE_CHECKING:
@@ -28,6 +30,22 @@ COLUMNS: Columns = {
     "front": lambda row: {True: "yes", False: "no"}.get(row.extra.get("front"), ""),  # type: ignore[arg-type]
     "status": lambda row: str(row.extra.get("status", "")),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(UnlearnSettings):
+    """The same for each run of a sweep; see `UnlearnSettings`. Half its batch: 51 runs are to fit in an evening."""
+
+    batch: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEvaluation(EvaluateSettings):
+    """How each run of a sweep is audited; see `EvaluateSettings`. Less than half of its samples: the seeds add up."""
+
+    n: int = 400
+    nll_images: int = 24
+    nll_check: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +67,9 @@ class Variant:
 
 
 def variants(methods: str, grid: str = "") -> list[Variant]:
-    """What to compare: ``methods`` is ``all`` or names with commas, ``grid`` values to try for their options.
+    """What to train and compare: ``methods`` is ``all`` or names with commas, ``grid`` values to try for their options.
 
+    ``standard`` is not among them: it forgets nothing, and the model that all start from stands for it.
     ``"redirect:alpha=0.4,0.5;obtuse:alpha=0.5,window=1,3"`` tries every combination of a method's values, instead of
     its defaults; a method named there only is added. Raises UserError for what cannot be read and unknown methods.
 
@@ -78,7 +97,14 @@ def variants(methods: str, grid: str = "") -> list[Variant]:
     for name in listed:
         _known(name)
     names = list(dict.fromkeys([*listed, *tried]))
-    found = [Variant(method=name, options=options) for name in names for options in tried.get(name, [()])]
+    found = [
+        Variant(method=name, options=options)
+        for name in names
+        for options in tried.get(name, [()])
+        if name != "standard"
+    ]
+    if not found:
+        raise UserError("there is nothing to compare with the model itself; name other methods than standard")
     return list(dict.fromkeys(found))
 
 
@@ -102,12 +128,13 @@ def sweep(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Results:
     """Unlearn with every method and seed, audit each with the same noise, and compare.
 
     Every run takes ``settings.steps`` steps and sees ``2 * settings.batch`` images a step on average. Writes
     ``results.json`` (a row for each variant, over its seeds, after that of the parent), ``report.html``,
-    ``pareto.png``, ``pareto.svg`` and each run's model and row under ``runs/``.
+    ``pareto.png``, ``pareto.svg`` and each run's model and row under ``runs/``. ``say`` is told how long it will take.
     """
     if seeds < 1:
         raise UserError(f"seeds must be 1 or more; got {seeds}")
@@ -129,8 +156,10 @@ def sweep(
     ]
     # Seed by seed: what is there after half the time compares all variants.
     jobs = [parent, *(job for turn in zip(*groups, strict=True) for job in turn)]
-    title = f"Sweep of {len(jobs) - 1} runs"
-    made = perform_all(jobs, title=title, workers=workers, resume=resume, progress=progress)
+    made = perform_all(
+        jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, resume=resume, progress=progress,
+        before=lambda left: say(forecast(left, workers)),
+    )  # fmt: skip
     rows = {job.out: row for job, row in zip(jobs, made, strict=True)}
     means = [over_seeds([rows[job.out] for job in group]) for group in groups]
     fronts = undominated(means)
@@ -169,6 +198,7 @@ def repeat(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Results:
     """Unlearn with one method and several seeds into ``out/seed-<k>``, and audit each.
 
@@ -183,8 +213,10 @@ def repeat(
         )
         for seed in range(settings.seed, settings.seed + seeds)
     ]  # fmt: skip
-    title = f"Unlearning ({method.name}), {seeds} seeds"
-    rows = perform_all(jobs, title=title, workers=workers, resume=resume, progress=progress)
+    rows = perform_all(
+        jobs, title=f"Unlearning ({method.name}), {seeds} seeds", workers=workers, resume=resume, progress=progress,
+        before=lambda left: say(forecast(left, workers)),
+    )  # fmt: skip
     total = replace(over_seeds(rows), model=f"mean of {seeds}")
     budget = {"unlearning": asdict(settings), "evaluation": asdict(task.evaluation)}
     results = Results(command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[*rows, total])
@@ -210,19 +242,22 @@ def _report(out: Path, task: Task, results: Results, shown: Sequence[Job]) -> No
         with Image.open(path) as image:
             return image.copy()
 
-    grids = [("UR + junk against the NLL of retained images", picture(out / "pareto.png"))]
-    grids += [(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()]
+    notes = [
+        f"front: no other row is at least as good in all of {', '.join(CRITERIA)} and better in one, by the means. "
+        "A row of which any run was refused, diverged or failed a check is on no front.",
+        "Intervals and ± are over the seeds; the interval of a rate is never narrower than its samples allow.",
+        "All models were sampled from the same noise: picture k of one is what picture k of another became.",
+    ]
+    if task.confidence == task.judge and any(job.method is not None and job.method.power for job in shown):
+        notes.append("One judge has weighed the images of a method and judged its samples: its rates flatter.")
     write_html(
         out / "report.html",
         results,
         title=f"Ways to forget: {task.rule}",
-        grids=grids,
-        notes=[
-            f"front: no other row is at least as good in all of {', '.join(CRITERIA)} and better in one, by the means.",
-            "Intervals and ± are over the seeds; the interval of a rate is never narrower than its samples allow.",
-            "All models were sampled from the same noise: picture k of one is what picture k of another became.",
-        ],
-        more=COLUMNS,
+        sheets=[results_sheet(results, COLUMNS)],
+        figures=[("UR + junk against the NLL of retained images", (out / "pareto.png").read_bytes())],
+        grids=[(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()],
+        notes=notes,
     )
 
 
