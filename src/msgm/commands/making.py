@@ -205,7 +205,9 @@ def unlearn(
     weigher = judge if recipe.power or not (select or seeds > 1) else None
     check_weigher(weigher, recipe)
     if seeds > 1:
-        given = {key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None}
+        given: dict[str, Any] = {
+            key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None
+        }
         task = Task(
             model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget,
             judge=judge or EMBEDDED, confidence=weigher,

@@ -113,7 +113,7 @@ def perform_all(
     workers: int = 2,
     resume: bool = False,
     progress: bool = True,
-    before: Callable[[Sequence[Job]], None] = lambda left: None,
+    before: Callable[[Sequence[Job]], object] = lambda left: None,
 ) -> list[Row]:
     """The rows of all jobs, in order, from ``workers`` processes of one thread each (1: in this process).
 
