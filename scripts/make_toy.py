@@ -5,23 +5,20 @@ made again from that file, and with --check nothing is written: the exit status 
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 
+from blocks import fill, table
 from PIL import Image
 
 from msgm.evaluation.report import Sheet
 from msgm.experiments.toy.report import in_papers_unit, sheets
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"<!-- (\w[\w-]*):begin -->\n.*?<!-- \1:end -->", re.DOTALL)
 
 
 def markdown(sheet: Sheet) -> str:
-    lines = [sheet.headings, ["---"] * len(sheet.headings), *sheet.rows]
-    table = "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
-    return f"### {sheet.title}\n\n{table}\n\n{sheet.legend}"
+    return f"### {sheet.title}\n\n{table(sheet.headings, sheet.rows)}\n\n{sheet.legend}"
 
 
 def claims(results: dict) -> str:
@@ -68,8 +65,8 @@ def main() -> int:
             # 64 colours are enough, at a third of the size.
             image = Image.open(picture).convert("RGB").quantize(64)
             image.save(ROOT / "docs/images" / f"toy-{picture.name}", optimize=True)
-    text, found = page.read_text(), blocks(json.loads(stored.read_text()))
-    made = BLOCK.sub(lambda m: f"<!-- {m[1]}:begin -->\n{found[m[1]]}\n<!-- {m[1]}:end -->", text)
+    text = page.read_text()
+    made = fill(text, blocks(json.loads(stored.read_text())))
     if "--check" in sys.argv:
         return int(made != text)
     page.write_text(made)

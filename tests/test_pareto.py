@@ -140,7 +140,8 @@ def overlaps(figure: Figure) -> int:
 def test_the_picture_names_every_row_and_draws_the_front() -> None:
     rows = [row("redirect alpha=0.4", hits=1, nll=2.9), row("unseen", hits=8, nll=2.75),
             row("redirect alpha=0.5", hits=2, nll=2.9), row("obtuse", hits=2, nll=3.2, junk=0.05),
-            row("half", hits=0, nll=2.7, status="diverged at step 9 (1 of 3 seeds)"), row("lost", nll=None)]  # fmt: skip
+            row("half", hits=0, nll=2.7, status="diverged at step 9 (1 of 3 seeds)"),
+            row("lost", nll=None)]  # fmt: skip
     figure = pareto_figure(rows, row("parent", hits=20, nll=2.7))
     axes = figure.axes[0]
     assert {t.get_text().strip() for t in axes.texts} == {

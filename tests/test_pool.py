@@ -42,7 +42,7 @@ def test_all_pieces_are_done_and_tell_what_they_did(workers: int, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_process_that_dies_is_reported_in_words() -> None:
-    with pytest.raises(UserError, match="ended unexpectedly.*--resume"):
+    with pytest.raises(UserError, match="ended unexpectedly"):
         run_all(dies, [1, 2], workers=2, tick=lambda *_, **__: None)
 
 
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_what_is_under_way_and_begins_nothing_more(to_all: bool, tmp
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert sorted(path.name for path in out.iterdir()) == ["begun-0", "begun-1", "begun-2", "done-0"]
-    assert process.returncode != 0 and said.count("Traceback") <= 3
+    assert process.returncode != 0 and said.count("Traceback") == 1
     assert (
         said.strip().splitlines()[-1] == "KeyboardInterrupt: interrupted; what is finished is kept, go on with --resume"
     )

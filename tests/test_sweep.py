@@ -1,7 +1,9 @@
 """Sweeps and repeated seeds: what is compared, with which budget, and that an interruption loses nothing."""
 
+import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,20 +19,23 @@ from PIL import Image
 from tiny import sampled_only, tiny_data, tiny_model
 
 from msgm.checkpoint import load, save, weights_sha256
+from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.evaluation import selection
-from msgm.evaluation.audit import EvaluateSettings
+from msgm.evaluation.audit import EvaluateSettings, evaluate
 from msgm.evaluation.judge import Judge
 from msgm.evaluation.report import Results
 from msgm.evaluation.selection import SelectSettings
 from msgm.experiments import jobs
-from msgm.experiments.jobs import ROW, Task
-from msgm.experiments.sweep import Variant, equal_batch, repeat, sweep, variants
+from msgm.experiments.estimate import evaluated, looked, trained
+from msgm.experiments.jobs import ROW, Job, Task, inputs
+from msgm.experiments.sweep import SweepEvaluation, SweepSettings, Variant, equal_batch, repeat, sweep, variants
 from msgm.forgetting import methods
 from msgm.forgetting.methods import METHODS, Method
 from msgm.forgetting.terms import Obtuse
 from msgm.settings import UnlearnSettings
 
+ROOT = Path(__file__).parents[1]
 SHORT = UnlearnSettings(steps=4, batch=4, warmup=2, save_every=1, seed=3)
 LOOK = EvaluateSettings(n=4, sampling_steps=2, nll_images=2, nll_steps=2, nll_check=1, seed=3)
 
@@ -277,6 +282,95 @@ def test_refused_before_any_work(options: dict[str, int], said: str, task: Task,
     with pytest.raises(UserError, match=said):
         swept(task, tmp_path / "s", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------------- estimate
+
+
+def test_what_a_run_asks_of_the_network_is_counted(task: Task, tmp_path: Path) -> None:
+    def job(method: Method | None, **options: Any) -> Job:
+        return Job(
+            name="a", out=tmp_path, task=replace(task, **options), method=method,
+            settings=replace(SHORT, steps=8, batch=4),
+        )  # fmt: skip
+
+    model = load(task.model)
+    assert trained(job(None)) == 0 and trained(job(methods.unseen())) == 8 * 4
+    assert trained(job(methods.redirect())) == 8 * 4 * 2
+    assert trained(job(methods.orthogonal(every=4))) == 4 * (8 + 2)
+    # Two gradients are two backward passes.
+    assert trained(job(methods.munba())) == pytest.approx(8 * 4 * 2 * (1 + 2 / 3))
+    calls: list[int] = []
+    hook = model.network.register_forward_hook(lambda module, given, made: calls.append(len(given[0])))
+    evaluate(
+        model, name="a", method="", judge=Judge.load(task.judge), request=ForgetRequest(task.rule),
+        test=inputs(task)[2], settings=LOOK, progress=False,
+    )  # fmt: skip
+    hook.remove()
+    # The derivative that a likelihood costs beside its evaluations is no call of the network.
+    assert evaluated(LOOK, model) - sum(calls) == 2 * 2 * (4 * 2 + 8 * 1) * 2
+    watch = SelectSettings(select_every=3, select_n=4, select_images=2)
+    own, look = evaluated(LOOK, model), evaluated(watch.evaluation, model)
+    assert looked(job(methods.unseen(), selection=watch), model) == own + 4 * look  # steps 0, 3, 6 and 8
+    assert trained(job(methods.reweight())) == looked(job(methods.reweight()), model) == 0
+
+
+def test_all_methods_and_seeds_fit_the_time_on_two_cores() -> None:
+    """By the rates measured on one thread of a small machine: 140 images a second in training, 390 in evaluation."""
+    model, settings, audit = load("demo"), SweepSettings(), SweepEvaluation()
+    seconds = evaluated(audit, model) / 390
+    for variant in variants("all"):
+        method = METHODS[variant.method]()
+        job = Job(
+            name="a", out=Path("unused"), method=method,
+            task=Task(model="demo", data="demo", rule="label == 3", judge="demo", confidence="demo", evaluation=audit),
+            settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps)),
+        )  # fmt: skip
+        seconds += 3 * (trained(job) / 140 + looked(job, model) / 390)
+    assert 60 < seconds / 2 / 60 < 90
+
+
+def test_the_estimate_is_said_before_the_work(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def perform(job: Job, tick: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "perform", perform)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        swept(task, tmp_path / "s", say=said.append)
+    assert len(said) == 1 and re.match(r"9 runs on 1 processes, about \d+ (seconds|minutes)", said[0])
+
+
+# -------------------------------------------------------------------------------------------------------- the page
+
+
+def page_of(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    made = importlib.import_module("make_sweep")
+    return str(importlib.import_module("blocks").fill(made.PAGE, made.blocks(results)))
+
+
+def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = json.loads((whole / "results.json").read_text())
+    page = page_of(results, monkeypatch)
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:7]] == [
+        "| standard (the model itself)", "| unseen", "| reweight", "| redirect alpha=0.4", "| obtuse form=literal"
+    ]  # fmt: skip
+    assert "diverged at step 1 (2 of 2 seeds)" in rows[6][-1] and "weighs images" in rows[4][-1]
+    assert "On the front: " in page and "2 seeds" in page
+    # What is asked of the default is answered from its row.
+    results["rows"][3]["model"] = "redirect"
+    results["rows"][3] |= {"junk": 0.004, "front": True}
+    answered = page_of(results, monkeypatch)
+    assert "| junk of at most 0.5 % | yes | 0.40 |" in answered and "`redirect`" in answered
+
+
+def test_the_page_is_that_of_the_committed_results() -> None:
+    if not (ROOT / "docs/results/sweep.json").exists():
+        pytest.skip("no results of a whole sweep are committed (docs/results/sweep.json)")
+    made = subprocess.run([sys.executable, ROOT / "scripts/make_sweep.py", "--check"], check=False)
+    assert made.returncode == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- repeats
