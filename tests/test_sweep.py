@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
-from tiny import sampled_only, tiny_data, tiny_model
+from tiny import sampled_only, tiny_files
 
-from msgm.checkpoint import load, save, weights_sha256
+from msgm.checkpoint import load, weights_sha256
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.evaluation import selection
@@ -44,15 +43,7 @@ LOOK = EvaluateSettings(n=4, sampling_steps=2, nll_images=2, nll_steps=2, nll_ch
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A tiny model, an untrained judge and a folder of images."""
     root = tmp_path_factory.mktemp("task")
-    for seed, split in enumerate(("train", "test")):
-        data = tiny_data(n=40, seed=seed)
-        for index, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
-            folder = root / "data" / split / f"class{label}"
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
-    save(tiny_model(), root / "model")
-    torch.manual_seed(0)
-    Judge((0, 1), (1, 8, 8), width=2).save(root / "judge")
+    tiny_files(root)
     return Task(
         model=str(root / "model"), data=str(root / "data"), rule="label == 1", judge=str(root / "judge"),
         evaluation=LOOK, command="msgm sweep",
@@ -338,7 +329,7 @@ def test_the_estimate_is_said_before_the_work(task: Task, tmp_path: Path, monkey
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt, match="--resume"):
         swept(task, tmp_path / "s", say=said.append)
-    assert len(said) == 1 and re.match(r"9 runs on 1 processes, about \d+ (seconds|minutes)", said[0])
+    assert len(said) == 1 and re.match(r"9 runs on 1 process, about \d+ (seconds|minutes)", said[0])
 
 
 # -------------------------------------------------------------------------------------------------------- the page

@@ -1,13 +1,16 @@
 """The smallest things that the training loop takes: 8x8 images of two classes and a U-Net of a few weights."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from msgm.checkpoint import save
 from msgm.data import ForgetRequest, ImageData, Split
 from msgm.evaluation.audit import EvaluateSettings, evaluate
+from msgm.evaluation.judge import Judge
 from msgm.evaluation.report import Row
 from msgm.networks import MLP
 from msgm.score import Prediction, ScoreModel
@@ -46,6 +49,21 @@ def tiny_model(sde: SDE | None = None, *, seed: int = 0, dropout: float = 0.1, p
         dropout=dropout,
     )
     return ScoreModel(network, sde or VESDE(), shape=(1, 8, 8), patch=2, prediction=prediction)  # type: ignore[arg-type]
+
+
+def tiny_files(root: Path) -> None:
+    """``model``, an untrained ``judge`` and ``data``, a folder of images of both splits."""
+    from PIL import Image
+
+    for seed, split in enumerate(("train", "test")):
+        data = tiny_data(n=40, seed=seed)
+        for index, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+            folder = root / "data" / split / f"class{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+    save(tiny_model(), root / "model")
+    torch.manual_seed(0)
+    Judge((0, 1), (1, 8, 8), width=2).save(root / "judge")
 
 
 VECTORS = torch.randn(48, 2, generator=torch.Generator().manual_seed(0))

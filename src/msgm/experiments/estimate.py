@@ -79,9 +79,14 @@ def forecast(jobs: Sequence[Job], workers: int) -> str:
     torch.set_num_threads(1 if workers > 1 else threads)
     training, evaluation = speed(model)
     torch.set_num_threads(threads)
-    seconds = sum(trained(job) / training + looked(job, model) / evaluation for job in jobs) / min(workers, len(jobs))
+    workers = min(workers, len(jobs))
+    seconds = sum(trained(job) / training + looked(job, model) / evaluation for job in jobs) / workers
     length = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     return (
-        f"{len(jobs)} runs on {min(workers, len(jobs))} processes, about {length} (a process trains on "
+        f"{_number(len(jobs), 'run')} on {_number(workers, 'process', 'es')}, about {length} (a process trains on "
         f"{training:.0f} images a second here and evaluates {evaluation:.0f})"
     )
+
+
+def _number(n: int, name: str, plural: str = "s") -> str:
+    return f"{n} {name}{plural if n != 1 else ''}"
