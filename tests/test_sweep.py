@@ -318,7 +318,8 @@ def test_all_methods_and_seeds_fit_the_time_on_two_cores() -> None:
             settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps)),
         )  # fmt: skip
         seconds += 3 * (trained(job) / 140 + looked(job, model) / 390)
-    assert 60 < seconds / 2 / 60 < 90
+    # A tenth of the 90 minutes is left for what is not counted: Fisher information, experts, several checkpoints.
+    assert 60 < seconds / 2 / 60 < 81
 
 
 def test_the_estimate_is_said_before_the_work(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ class SweepSettings(UnlearnSettings):
 class SweepEvaluation(EvaluateSettings):
     """How each run of a sweep is audited; see `EvaluateSettings`. Fewer samples and images: the seeds add up."""
 
-    n: int = 400
-    nll_images: int = 24
+    n: int = 300
+    nll_images: int = 20
     nll_check: int = 4
 
 
