@@ -85,6 +85,8 @@ def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.Ca
         ("sweep", ["--methods", "exorcise"], "no method 'exorcise'"),
         ("sweep", ["--methods", "standard"], "nothing to compare"),
         ("sweep", ["--grid", "redirect:depth=1"], "takes no --depth"),
+        ("sweep", ["--grid", "redirect:alpha=big"], "alpha of method redirect is a float; got 'big'"),
+        ("sweep", ["--grid", "redirect:every=1.5"], "every of method redirect is a int"),
         ("sweep", ["--seeds", "0"], "seeds must be 1"),
         ("sweep", ["--workers", "0"], "workers must be 1"),
         ("sweep", ["--forget", "label == 7"], "selects none"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings
@@ -70,11 +71,12 @@ class Variant:
 
 
 def variants(methods: str, grid: str = "") -> list[Variant]:
-    """What to train and compare: ``methods`` is ``all`` or names with commas, ``grid`` values to try for their options.
+    """What to train and compare: ``methods`` is ``all`` or names with commas, ``grid`` has values to try for options.
 
     ``standard`` is not among them: it forgets nothing, and the model that all start from stands for it.
     ``"redirect:alpha=0.4,0.5;obtuse:alpha=0.5,window=1,3"`` tries every combination of a method's values, instead of
-    its defaults; a method named there only is added. Raises UserError for what cannot be read and unknown methods.
+    its defaults; a method named there only is added. An option may be one of a part, as ``combine.alpha``. Raises
+    UserError for what cannot be read and for unknown methods.
 
     >>> [v.name for v in variants("unseen,redirect", "redirect:alpha=0.4,0.5")]
     ['unseen', 'redirect alpha=0.4', 'redirect alpha=0.5']
@@ -87,18 +89,15 @@ def variants(methods: str, grid: str = "") -> list[Variant]:
         for word in filter(None, (word.strip() for word in text.split(","))):
             key, equals, value = (piece.strip() for piece in word.rpartition("="))
             if not equals and not values:
-                raise UserError(
-                    f"grid {part!r} cannot be read; write METHOD:option=value,value,option=value;METHOD:..."
-                )
-            values.setdefault(key or list(values)[-1], []).append(value)
+                raise UserError(f"grid {part!r} cannot be read; {form}")
+            values.setdefault(key.replace("-", "_") or list(values)[-1], []).append(value)
         if not values or not all(all(found) for found in values.values()):
             raise UserError(f"grid {part!r} gives no values; {form}")
-        hints = get_type_hints(_known(name))
-        typed = {key: [_value(text, hints.get(key), key) for text in found] for key, found in values.items()}
-        tried.setdefault(name, []).extend(tuple(zip(typed, chosen, strict=True)) for chosen in product(*typed.values()))
-    listed = list(METHODS) if methods == "all" else [name.strip() for name in methods.split(",") if name.strip()]
-    for name in listed:
-        _known(name)
+        chosen = product(*([_value(text) for text in found] for found in values.values()))
+        tried.setdefault(_known(name), []).extend(tuple(zip(values, each, strict=True)) for each in chosen)
+    listed = (
+        list(METHODS) if methods == "all" else [_known(name) for part in methods.split(",") if (name := part.strip())]
+    )
     names = list(dict.fromkeys([*listed, *tried]))
     found = [
         Variant(method=name, options=options)
@@ -264,26 +263,18 @@ def _report(out: Path, task: Task, results: Results, shown: Sequence[Job]) -> No
     )
 
 
-def _known(name: str) -> Callable[..., Method]:
+def _known(name: str) -> str:
     if name not in METHODS:
         raise UserError(f"no method {name!r}; known: {', '.join(METHODS)}")
-    return METHODS[name]
+    return name
 
 
-def _value(text: str, kind: Any, key: str) -> Any:
-    """The text as what the option takes: a number, true or false, or a word."""
-    kinds = (kind, *get_args(kind))
-    if bool in kinds and text in ("true", "false"):
-        return text == "true"
-    for number in (int, float):
-        if number in kinds:
-            try:
-                return number(text)
-            except ValueError:
-                continue
-    if kind in (int, float, bool):
-        raise UserError(f"grid: {key} takes {kind.__name__} values, not {text!r}")
-    return text
+def _value(text: str) -> Any:
+    """A number, true, false or none as Python writes them; else a word."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _number(value: float | None, form: str) -> str:
