@@ -67,6 +67,7 @@ def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.Ca
     assert [row["model"] for row in rows] == ["parent", "unseen", "reweight", "redirect alpha=0.4"]
     assert rows[0]["method"] == "standard" and not (out / "runs" / "parent" / RECORD).exists()
     assert rows[2]["status"].startswith("refused: method reweight weighs images")
+    assert f"reweight: {rows[2]['status']}" in rest
     # With a judge for it the refused one is made, and nothing else again.
     main([*words("sweep", files, out, *chosen), "--confidence", str(files / "judge"), "--resume"])
     assert capsys.readouterr().out.startswith("1 run on 1 process")

@@ -18,7 +18,7 @@ from ..evaluation.judge import train_judge as fit_judge
 from ..evaluation.report import Results, commit
 from ..evaluation.selection import Selection, SelectSettings
 from ..experiments.jobs import Task
-from ..experiments.sweep import COLUMNS, repeat
+from ..experiments.sweep import repeat
 from ..forgetting.methods import DEFAULT
 from ..networks import preset
 from ..score import Prediction, ScoreModel
@@ -218,7 +218,7 @@ def unlearn(
             task, recipe, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite,
             say=partial(print, flush=True),
         )  # fmt: skip
-        show(found, {"status": COLUMNS["status"]})
+        show(found)
         print(f"saved {out}")
         return
     fit_to = partial(

@@ -171,7 +171,10 @@ def images_of(
 
 
 def show(results: Results, more: Columns | None = None) -> None:
-    """Print the table of results."""
+    """Print the table of results, with ``more`` columns, and what went wrong with any of its rows."""
     from rich.console import Console
 
     Console().print(table(results, more))
+    for row in results.rows:
+        if row.extra.get("status", "finished") != "finished":
+            print(f"{row.model}: {row.extra['status']}")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 COLUMNS: Columns = {
     "Fréchet": lambda row: _number(row.extra.get("frechet_distance"), ".1f"),
     "front": lambda row: {True: "yes", False: "no"}.get(row.extra.get("front"), ""),  # type: ignore[arg-type]
-    "status": lambda row: str(row.extra.get("status", "")),
 }
+"""Beside those that every table has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +256,7 @@ def _report(out: Path, task: Task, results: Results, shown: Sequence[Job]) -> No
         out / "report.html",
         results,
         title=f"Ways to forget: {task.rule}",
-        sheets=[results_sheet(results, COLUMNS)],
+        sheets=[results_sheet(results, {**COLUMNS, "status": lambda row: str(row.extra["status"])})],
         figures=[("UR + junk against the NLL of retained images", (out / "pareto.png").read_bytes())],
         grids=[(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()],
         notes=notes,
