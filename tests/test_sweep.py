@@ -227,13 +227,14 @@ def test_resume_reads_what_is_there_and_adds_to_it(
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_sweep
 from msgm.experiments.jobs import Task
 from msgm.evaluation.audit import EvaluateSettings
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
     task = eval(sys.argv[3])
     test_sweep.swept(task, Path(sys.argv[2]), workers=int(sys.argv[4]), resume="resume" in sys.argv)
 """
