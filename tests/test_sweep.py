@@ -169,7 +169,8 @@ def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
         assert all(r["status"] == "finished" for r in row["runs"])
     # A method that asks for what is not given is a row, too, and one that diverges; both are on no front.
     assert reweight["status"] == (
-        "refused: method reweight weighs images by a judge's confidence, and none is given (2 of 2 seeds)"
+        "refused: method reweight weighs images by a judge's confidence, and none is given (--confidence) "
+        "(2 of 2 seeds)"
     )
     assert reweight["unlearning_ratio"]["value"] is None and reweight["front"] is False
     assert obtuse["status"] == "diverged at step 1 (2 of 2 seeds)"

@@ -78,8 +78,8 @@ def _spread(work: Callable[[Item, Tick], object], items: Sequence[Item], workers
         while running:
             ended, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
             listen()
-            for future in ended:
-                future.result()
+            if not all([future.result() for future in ended]):
+                raise KeyboardInterrupt
     except BrokenProcessPool:
         raise UserError(
             "a process ended unexpectedly, for want of memory perhaps; go on with --resume, on fewer of them if need be"
@@ -107,13 +107,18 @@ def _prepare(told: Any, stop: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _piece(work: Callable[[Item, Tick], object], item: Item) -> None:
-    """Do it, unless all is to end; SIGINT breaks it off, or is answered by a training that is under way."""
+def _piece(work: Callable[[Item, Tick], object], item: Item) -> bool:
+    """Do it, unless all is to end, and say whether it is done.
+
+    SIGINT breaks it off, or is answered by a training that is under way.
+    """
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if not _Worker.stop.is_set():
             work(item, lambda amount, note="": _Worker.told.put((amount, note)))
+            return True
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return False
