@@ -32,6 +32,9 @@ def sampling(found: Found) -> str:
             best = found.get(f"{kind}{name}")
             said = f"{ratio(best)} ({best['sampler']}, {best['nfe']:.0f} evaluations)" if best else "none as good"
             parts.append(f"{title}, {kind.upper()}: {said}")
+        if (gap := found.get(f"forget_share_ode_minus_sde{name}")) is not None:
+            value, low, high = (f"{100 * gap[key]:+.1f}" for key in ("value", "low", "high"))
+            parts.append(f"share of forget classes by ODE minus by SDE {value} [{low}, {high}] points")
     return "; ".join(parts)
 
 
