@@ -94,9 +94,9 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
 
 
 class MLP(nn.Module):
-    """A residual perceptron on vectors ``(B, dim)``; sinusoids of the time label scale and shift every layer's input.
+    """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label.
 
-    Scaling lets the output grow with the noise level, as the optima of some objectives do.
+    A factor that depends on the time alone lets the output grow with the noise level, as some optima do.
     """
 
     omega: Tensor
@@ -105,26 +105,22 @@ class MLP(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = {"dim": dim, "width": width, "depth": depth, "frequencies": frequencies}
         self.enter = nn.Linear(dim, width)
-        self.time = nn.ModuleList(nn.Linear(2 * frequencies, 2 * width) for _ in range(depth + 1))
+        self.time = nn.Linear(2 * frequencies, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, dim)
-        for parameter in self.time.parameters():
-            nn.init.zeros_(parameter)
+        self.log_gain = nn.Linear(2 * frequencies, 1)
+        nn.init.zeros_(self.log_gain.weight)
+        nn.init.zeros_(self.log_gain.bias)
         self.register_buffer("omega", 0.3 * 0.6 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         phase = label[:, None].to(x) * self.omega
         waves = torch.cat([phase.sin(), phase.cos()], dim=1)
-        h = self.enter(x)
-        for time, layer in zip(self.time, self.layers, strict=False):
-            h = h + layer(self._active(h, time(waves)))
-        out: Tensor = self.leave(self._active(h, self.time[-1](waves)))
+        h = self.enter(x) + self.time(waves)
+        for layer in self.layers:
+            h = h + layer(nn.functional.silu(h))
+        out: Tensor = self.log_gain(waves).exp() * self.leave(nn.functional.silu(h))
         return out
-
-    @staticmethod
-    def _active(h: Tensor, modulation: Tensor) -> Tensor:
-        scale, shift = modulation.chunk(2, dim=1)
-        return nn.functional.silu(h * (1 + scale) + shift)
 
 
 class JudgeCNN(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...likelihood import Likelihood, log_likelihood
-from ...sampling import EulerMaruyama, Heun
+from ...sampling import DPMSolverSDE, Heun
 from ...score import ScoreModel
 from ..mixture import GaussianMixture
 from .setup import Budget, Toy
@@ -19,6 +19,7 @@ from .setup import Budget, Toy
 OUTLIER = 0.999
 """An outlier is a sample, not nearest the forgotten mode, that is less likely under p_g than this share of p_g is."""
 TEST_SEED = 777
+SDE_STEPS = 60
 
 
 def measure(
@@ -46,7 +47,7 @@ def measure(
         found["nll"][name]["by_seed"] = [_finite(value) for value in each]
     reference = toy.retain.sample(budget.samples, torch.Generator().manual_seed(TEST_SEED + 1))
     limit = outlier_limit(toy)
-    for name, sampler in (("ode", Heun(model)), ("sde", EulerMaruyama(model))):
+    for name, sampler in (("ode", Heun(model)), ("sde", DPMSolverSDE(model, steps=SDE_STEPS))):
         x = sampler.sample(budget.samples, seed=seed, batch=budget.samples).double()
         found[name] = samples_summary(x, toy, reference, limit)
     return found

@@ -91,7 +91,7 @@ class Budget:
         samples: drawn of each model, by each sampler.
     """
 
-    steps: int = 2000
+    steps: int = 1800
     tuning: int = 400
     batch: int = 256
     seeds: int = 5
