@@ -167,7 +167,7 @@ class Report:
             **self.facts,
             "options": {k: v for k, v in options.items() if k not in ("out", "threads")},
             "tables": {title: [dict(row) for row in rows] for title, rows in self.tables.items()},
-            "notes": self.notes,
+            "notes": list(dict.fromkeys(self.notes)),
         }
 
     def write(self) -> Path:

@@ -94,7 +94,7 @@ def run(given: Sequence[str] | None = None) -> Path:
     of = model()
     whole: dict[str, Callable[[int, int], object]] = {
         "Heun": lambda n, steps: Heun(of, steps=steps).sample(n),
-        "RK4 likelihood": lambda n, steps: log_likelihood(of, torch.zeros(n, *of.shape), steps=steps, check=False),
+        "likelihood": lambda n, steps: log_likelihood(of, torch.zeros(n, *of.shape), steps=steps, check=False),
     }
     for title, values in (("steps", options.steps), ("images", options.images)):
         tasks = {

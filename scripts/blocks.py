@@ -1,14 +1,27 @@
-"""The generated parts of a page: what stands between <!-- NAME:begin --> and <!-- NAME:end -->."""
+"""Pages of which marked blocks are generated: ``<!-- name:begin -->`` to ``<!-- name:end -->``."""
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-BLOCK = re.compile(r"<!-- (\w[\w-]*):begin -->\n.*?<!-- \1:end -->", re.DOTALL)
+ROOT = Path(__file__).parents[1]
+_BLOCK = re.compile(r"<!-- (\w[\w-]*):begin -->\n.*?<!-- \1:end -->", re.DOTALL)
 
 
-def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """The page with these blocks; a name that it has and they have not is a KeyError."""
-    return BLOCK.sub(lambda m: f"<!-- {m[1]}:begin -->\n{blocks[m[1]]}\n<!-- {m[1]}:end -->", page)
+def filled(text: str, made: Mapping[str, str]) -> str:
+    """The text with each of ``made`` in its block; a block without one is a KeyError."""
+    return _BLOCK.sub(lambda match: f"<!-- {match[1]}:begin -->\n{made[match[1]]}\n<!-- {match[1]}:end -->", text)
+
+
+def fill(page: Path, made: Mapping[str, str], *, check: bool, template: str | None = None) -> int:
+    """Fill the blocks of a page, a missing one's ``template``; with ``check`` only say, as exit status, if they are."""
+    missing = template is not None and not page.exists()
+    text = template if missing else page.read_text()
+    whole = filled(text, made)
+    if check:
+        return int(missing or whole != text)
+    page.write_text(whole)
+    return 0
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

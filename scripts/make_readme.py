@@ -8,8 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+from blocks import ROOT, fill, table
 
 
 def number(measured: dict[str, float | None], digits: int = 2) -> str:
@@ -18,11 +17,9 @@ def number(measured: dict[str, float | None], digits: int = 2) -> str:
     return f"{measured['bits_per_dim']:.{digits}f} ± {measured['stderr']:.{digits}f}"
 
 
-def table(results: dict) -> str:
-    lines = [
-        "| model | UR of {3, 7}, % [95 %] | junk % | retained % | NLL retained, bits/dim | NLL forgotten | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def models(results: dict) -> str:
+    heads = ("model", "UR of {3, 7}, % [95 %]", "junk %", "retained %", "NLL retained, bits/dim", "NLL forgotten")
+    rows = []
     for row in results["rows"]:
         rate = row["unlearning_ratio"]
         share = f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
@@ -35,15 +32,15 @@ def table(results: dict) -> str:
             number(row["nll"]["forget"]),
             f"{row['seconds']:.0f}" if row["seconds"] else "–",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     unlearning, evaluation = results["budget"]["unlearning"], results["budget"]["evaluation"]
-    lines.append(
-        f"\n`{results['command']}`, seed {results['seed']}, commit `{str(results['commit'])[:7]}`, "
+    return (
+        f"{table((*heads, 'seconds'), rows)}\n\n`{results['command']}`, seed {results['seed']}, "
+        f"commit `{str(results['commit'])[:7]}`, "
         f"{results['budget']['size']} budget: {unlearning['steps']} fine-tuning steps of batch {unlearning['batch']}, "
         f"{evaluation['n']} samples, {evaluation['nll_images']} test images a set. "
         "This package's own experiment, not the paper's."
     )
-    return "\n".join(lines)
 
 
 def picture(demo: Path, names: list[str]) -> None:
@@ -71,14 +68,7 @@ def main() -> int:
     for demo in folders:
         stored.write_text((demo / "results.json").read_text())
         picture(demo, [row["model"] for row in json.loads(stored.read_text())["rows"]])
-    text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n{table(json.loads(stored.read_text()))}\n{END}{after}"
-    if "--check" in sys.argv:
-        return int(made != text)
-    readme.write_text(made)
-    return 0
+    return fill(readme, {"results": models(json.loads(stored.read_text()))}, check="--check" in sys.argv)
 
 
 if __name__ == "__main__":

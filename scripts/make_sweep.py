@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from blocks import fill, table
+from blocks import ROOT, fill, table
 from PIL import Image
 
 from msgm.evaluation.report import Row
 from msgm.forgetting.methods import DEFAULT
-
-ROOT = Path(__file__).parents[1]
 
 PAGE = """# Every method with one budget
 
@@ -118,12 +116,7 @@ def main() -> int:
         # 64 colours are enough, at a third of the size.
         picture = Image.open(folder / "pareto.png").convert("RGB").quantize(64)
         picture.save(ROOT / "docs/images/sweep.png", optimize=True)
-    text = page.read_text() if page.exists() else PAGE
-    made = fill(text, blocks(json.loads(stored.read_text())))
-    if "--check" in sys.argv:
-        return int(not page.exists() or made != text)
-    page.write_text(made)
-    return 0
+    return fill(page, blocks(json.loads(stored.read_text())), check="--check" in sys.argv, template=PAGE)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ import json
 import sys
 from pathlib import Path
 
-from blocks import fill, table
+from blocks import ROOT, fill, table
 from PIL import Image
 
 from msgm.evaluation.report import Sheet
 from msgm.experiments.toy.report import in_papers_unit, sheets
-
-ROOT = Path(__file__).parents[1]
 
 
 def markdown(sheet: Sheet) -> str:
@@ -22,19 +20,20 @@ def markdown(sheet: Sheet) -> str:
 
 
 def claims(results: dict) -> str:
-    lines = [f"| {c['claim']} | {'yes' if c['holds'] else '**no**'} | {c['evidence']} |" for c in results["claims"]]
-    return "\n".join(["| claim | holds | measured |", "| --- | --- | --- |", *lines])
+    rows = [(c["claim"], "yes" if c["holds"] else "**no**", c["evidence"]) for c in results["claims"]]
+    return table(("claim", "holds", "measured"), rows)
 
 
 def exact(results: dict) -> str:
     """What p_data and p_g give on the test points, in closed form."""
-    lines = ["| | D_g, nats | D_f, nats | D_g, paper's unit | D_f, paper's unit |", "| --- | --- | --- | --- | --- |"]
+    rows = []
     for name, toy in results["toys"].items():
         for density, nll in toy["nll"].items():
             numbers = [nll["retain"], nll["forget"], *(in_papers_unit(nll[k]) for k in ("retain", "forget"))]
-            lines.append(f"| {density}, {name} | " + " | ".join(f"{v:.2f}" for v in numbers) + " |")
+            rows.append((f"{density}, {name}", *(f"{v:.2f}" for v in numbers)))
     shares = ", ".join(f"{toy['own_share']:.2%} ({name})" for name, toy in results["toys"].items())
-    return "\n".join(lines) + f"\n\nShare of p_g itself nearest the forgotten mode: {shares}."
+    heads = ("", "D_g, nats", "D_f, nats", "D_g, paper's unit", "D_f, paper's unit")
+    return f"{table(heads, rows)}\n\nShare of p_g itself nearest the forgotten mode: {shares}."
 
 
 def made_by(results: dict) -> str:
@@ -65,12 +64,7 @@ def main() -> int:
             # 64 colours are enough, at a third of the size.
             image = Image.open(picture).convert("RGB").quantize(64)
             image.save(ROOT / "docs/images" / f"toy-{picture.name}", optimize=True)
-    text = page.read_text()
-    made = fill(text, blocks(json.loads(stored.read_text())))
-    if "--check" in sys.argv:
-        return int(made != text)
-    page.write_text(made)
-    return 0
+    return fill(page, blocks(json.loads(stored.read_text())), check="--check" in sys.argv)
 
 
 if __name__ == "__main__":

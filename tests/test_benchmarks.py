@@ -68,6 +68,13 @@ def test_a_benchmark_writes_its_report(name: str, model: Path, tmp_path: Path, m
     assert all(f"## {title}" in text for title in found["tables"])
 
 
+def test_committed_reports_say_what_their_numbers_say() -> None:
+    reports = sorted((ROOT / "benchmarks/results").glob("*.json"))
+    assert reports
+    for path in reports:
+        assert path.with_suffix(".md").read_text() == script("common").markdown(json.loads(path.read_text())), path.name
+
+
 def test_a_report_replaces_no_other(tmp_path: Path) -> None:
     common = script("common")
     report = common.Report(name="nll", claim="", options=common.arguments("", ["--out", str(tmp_path)]))

@@ -1,9 +1,22 @@
-"""Code in the documentation does what it says."""
+"""Code in the documentation does what it says, and its tables are those of the results beside it."""
 
 import doctest
+import subprocess
+import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SCRIPTS = [path for path in sorted((ROOT / "scripts").glob("make_*.py")) if "--check" in path.read_text()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_tables_are_made_from_the_committed_results(script: Path) -> None:
+    if script.stem == "make_sweep" and not (DOCS / "results/sweep.json").exists():
+        pytest.skip("no results of a whole sweep are committed (docs/results/sweep.json)")
+    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
 
 
 def test_adding_a_method() -> None:

@@ -343,7 +343,7 @@ def test_the_estimate_is_said_before_the_work(task: Task, tmp_path: Path, monkey
 def page_of(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     made = importlib.import_module("make_sweep")
-    return str(importlib.import_module("blocks").fill(made.PAGE, made.blocks(results)))
+    return str(importlib.import_module("blocks").filled(made.PAGE, made.blocks(results)))
 
 
 def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,13 +360,6 @@ def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) ->
     results["rows"][3] |= {"junk": 0.004, "front": True}
     answered = page_of(results, monkeypatch)
     assert "| junk of at most 0.5 % | yes | 0.40 |" in answered and "`redirect`" in answered
-
-
-def test_the_page_is_that_of_the_committed_results() -> None:
-    if not (ROOT / "docs/results/sweep.json").exists():
-        pytest.skip("no results of a whole sweep are committed (docs/results/sweep.json)")
-    made = subprocess.run([sys.executable, ROOT / "scripts/make_sweep.py", "--check"], check=False)
-    assert made.returncode == 0
 
 
 # ----------------------------------------------------------------------------------------------------------- repeats

@@ -94,7 +94,10 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
 
 
 class MLP(nn.Module):
-    """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label."""
+    """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label.
+
+    A factor that depends on the time alone lets the output grow with the noise level, as some optima do.
+    """
 
     omega: Tensor
 
@@ -105,14 +108,18 @@ class MLP(nn.Module):
         self.time = nn.Linear(2 * frequencies, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, dim)
+        self.log_gain = nn.Linear(2 * frequencies, 1)
+        nn.init.zeros_(self.log_gain.weight)
+        nn.init.zeros_(self.log_gain.bias)
         self.register_buffer("omega", 0.3 * 0.6 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         phase = label[:, None].to(x) * self.omega
-        h = self.enter(x) + self.time(torch.cat([phase.sin(), phase.cos()], dim=1))
+        waves = torch.cat([phase.sin(), phase.cos()], dim=1)
+        h = self.enter(x) + self.time(waves)
         for layer in self.layers:
             h = h + layer(nn.functional.silu(h))
-        out: Tensor = self.leave(nn.functional.silu(h))
+        out: Tensor = self.log_gain(waves).exp() * self.leave(nn.functional.silu(h))
         return out
 
 

@@ -189,7 +189,8 @@ def _fit(
 
     def gradient(loss: Tensor, *, last: bool = True) -> Tensor:
         """By all weights, one flat vector."""
-        model.zero_grad()
+        for p in parameters:
+            p.grad = None
         accelerator.backward(loss, retain_graph=not last)
         return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
 

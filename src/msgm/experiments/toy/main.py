@@ -19,7 +19,7 @@ from .claims import claims
 from .figures import draw
 from .measure import TEST_SEED, bound_terms, exact_nll, measure, outlier_limit, test_points
 from .report import rows_of, sheets
-from .runs import Run, execute, plan
+from .runs import Run, execute, own_seed, plan
 from .setup import TOYS, Budget, Setting
 
 
@@ -72,7 +72,7 @@ def reproduce(
         "commit": commit(),
         "budget": asdict(budget),
         "cpu_seconds": sum(each["cpu_seconds"] for each in (*(f for _, f in found), *optima.values())),
-        "toys": {name: _facts(name, budget) for name in TOYS},
+        "toys": {name: _facts(name, budget, seed) for name in TOYS},
         "rows": rows_of(found, optima),
     }
     results["claims"] = claims(results)
@@ -100,16 +100,18 @@ def _make(budget: Budget, seed: int, out: Path, piece: _Piece, tick: Tick) -> No
     else:
         model, began = piece.what.optimum(), time.process_time()
         assert model is not None
-        measured = measure(model, TOYS[piece.what.toy], budget, seed=1000 * seed, grids=piece.what.grids)
+        tests = [own_seed(seed, number) for number in range(budget.seeds)]
+        measured = measure(model, TOYS[piece.what.toy], budget, seed=tests[0], tests=tests, grids=piece.what.grids)
         found = {"cpu_seconds": time.process_time() - began, **measured}
     write_json(piece.path, found)
     tick(piece.cost, note=piece.path.stem)
 
 
-def _facts(name: str, budget: Budget) -> dict[str, Any]:
+def _facts(name: str, budget: Budget, seed: int) -> dict[str, Any]:
     """What is known of a toy without any model."""
     toy = TOYS[name]
-    retain, forget = test_points(toy, budget.test)
+    pairs = [test_points(toy, budget.test, own_seed(seed, number)) for number in range(budget.seeds)]
+    retain, forget = (torch.cat(points) for points in zip(*pairs, strict=True))
     b, q_log_q = bound_terms(toy)
     own = toy.retain.sample(1_000_000, torch.Generator().manual_seed(TEST_SEED + 3))
     return {

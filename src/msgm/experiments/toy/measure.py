@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...likelihood import Likelihood, log_likelihood
-from ...sampling import EulerMaruyama, Heun
+from ...sampling import DPMSolverSDE, Heun
 from ...score import ScoreModel
 from ..mixture import GaussianMixture
 from .setup import Budget, Toy
@@ -19,19 +19,22 @@ from .setup import Budget, Toy
 OUTLIER = 0.999
 """An outlier is a sample, not nearest the forgotten mode, that is less likely under p_g than this share of p_g is."""
 TEST_SEED = 777
+SDE_STEPS = 60
 
 
 def measure(
-    model: ScoreModel, toy: Toy, budget: Budget, *, seed: int, grids: Sequence[int] | None = None
+    model: ScoreModel, toy: Toy, budget: Budget, *, seed: int, tests: Sequence[int], grids: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """NLL of D_g, D_f and of D_g outside the zone; of ODE and SDE samples the shares in the zone and of outliers, and
-    their sliced Wasserstein distance to p_g. The test points are the same for every model of a toy.
+    their sliced Wasserstein distance to p_g.
 
+    ``tests`` are the seeds whose test points are taken; ``by_seed`` has the mean NLL on those of each.
     ``grids`` are steps of the likelihood, of which the first is taken that passes the step-doubling check, or the last.
     """
-    retain, forget = test_points(toy, budget.test)
-    x = torch.cat([retain, forget])
-    kept = torch.arange(len(x)) < len(retain)
+    sets = [test_points(toy, budget.test, test) for test in tests]
+    x = torch.cat([torch.cat(pair) for pair in sets])
+    place = torch.arange(len(x))
+    kept, owner = place // budget.test % 2 == 0, place // (2 * budget.test)
     chosen = {"retain": kept, "forget": ~kept, "outside": kept & ~toy.nearest_forgotten(x)}
     found: dict[str, Any] = {}
     for steps in grids or (budget.nll_steps,):
@@ -39,17 +42,20 @@ def measure(
         found["nll"] = {name: summary(likelihood, mask) for name, mask in chosen.items()}
         if all(each["reliable"] for each in found["nll"].values()):
             break
+    for name, mask in chosen.items():
+        each = [-likelihood.nats[mask & (owner == index)].mean() for index in range(len(sets))]
+        found["nll"][name]["by_seed"] = [_finite(value) for value in each]
     reference = toy.retain.sample(budget.samples, torch.Generator().manual_seed(TEST_SEED + 1))
     limit = outlier_limit(toy)
-    for name, sampler in (("ode", Heun(model)), ("sde", EulerMaruyama(model))):
+    for name, sampler in (("ode", Heun(model)), ("sde", DPMSolverSDE(model, steps=SDE_STEPS))):
         x = sampler.sample(budget.samples, seed=seed, batch=budget.samples).double()
         found[name] = samples_summary(x, toy, reference, limit)
     return found
 
 
-def test_points(toy: Toy, n: int) -> tuple[Tensor, Tensor]:
+def test_points(toy: Toy, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """n points each of D_g and D_f that no model was trained on, float64 (n, 2)."""
-    generator = torch.Generator().manual_seed(TEST_SEED)
+    generator = torch.Generator().manual_seed(1000 * TEST_SEED + seed)
     return toy.retain.sample(n, generator), toy.forget.sample(n, generator)
 
 

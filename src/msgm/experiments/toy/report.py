@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
+from ...evaluation.repeats import mean
 from ...evaluation.report import Sheet
 from .measure import bound
 from .runs import Run
@@ -15,7 +16,7 @@ from .setup import OBJECTIVES, TOYS, Setting
 Measured = Mapping[str, Any]
 Cell = Callable[[Measured], str]
 
-INTERVAL = "[lowest, highest] of the seeds"
+INTERVAL = "[95 % interval over seeds]"
 MODES = {"retrain": "re-trained", "fine-tune": "fine-tuned"}
 
 
@@ -49,31 +50,39 @@ def _row(setting: Setting, mode: str, group: Sequence[tuple[Run, Measured]], exa
         "diverged": [int(each["status"].rsplit(" ", 1)[1]) for each in found if each["status"] != "finished"],
         "nll": nll,
         **{kind: _samples([each[kind] for each in found]) for kind in ("ode", "sde")},
-        "seconds": statistics.mean(each["seconds"] for each in found),
-        "optimum": exact and {key: exact[key] for key in ("nll", "ode", "sde")},
+        "seconds": fmean(each["seconds"] for each in found),
+        "optimum": exact and _optimum(exact, [run.seed for run, _ in group]),
     }
     row["inside"] = _inside(row) if exact else None
+    row["gap"] = _gap(row) if exact else None
     row["bound"] = bound(TOYS[setting.toy], nll["retain"]["nats"]) if nll["retain"]["nats"] is not None else None
     return row
 
 
 def over_seeds(values: Iterable[float | None]) -> dict[str, float | None]:
-    """Mean, and the lowest and highest, of one number for each seed; nothing if any of them is no number."""
+    """Mean of one number for each seed with Student's 95 % interval; nothing if any of them is no number.
+
+    Seeds differ in everything drawn: training points, test points, weights, noise. One seed has no interval.
+    """
     known = list(values)
-    if any(value is None for value in known):
-        return {"value": None, "low": None, "high": None}
     numbers = [value for value in known if value is not None]
-    return {"value": statistics.fmean(numbers), "low": min(numbers), "high": max(numbers)}
+    if len(numbers) < len(known):
+        return {"value": None, "low": None, "high": None}
+    found = mean(numbers)
+    ends = {"low": found.low, "high": found.high} if len(numbers) > 1 else {"low": None, "high": None}
+    return {"value": found.value, **ends}
 
 
 def _nll(found: Sequence[Measured]) -> dict[str, Any]:
     """Over the seeds; values that fail their step-doubling check for any of them are not reported, but counted."""
     failed = sum(not each["reliable"] for each in found)
-    mean = over_seeds(None if failed else each["nats"] for each in found)
+    nats = [None if failed else each["nats"] for each in found]
+    whole = over_seeds(nats)
     return {
-        "nats": mean["value"],
-        "low": mean["low"],
-        "high": mean["high"],
+        "nats": whole["value"],
+        "low": whole["low"],
+        "high": whole["high"],
+        "by_seed": nats,
         **{key: over_seeds(None if failed else each[key] for each in found)["value"] for key in ("median", "stderr")},
         "maximum": None if failed else max(each["maximum"] for each in found),
         "doubling": None if failed else max((each["doubling"] for each in found), key=abs),
@@ -85,19 +94,34 @@ def _samples(found: Sequence[Measured]) -> dict[str, Any]:
     return {key: over_seeds(each[key] for each in found) for key in ("share", "outliers", "distance")}
 
 
+def _optimum(exact: Measured, seeds: Sequence[int]) -> dict[str, Any]:
+    """What the exact optimum gives on the test points of these seeds."""
+    nll = {}
+    for name, found in exact["nll"].items():
+        nats = [found["by_seed"][seed] for seed in seeds] if found["reliable"] else [None]
+        nll[name] = {"nats": over_seeds(nats)["value"], "by_seed": nats, "reliable": found["reliable"]}
+    return {"nll": nll, "ode": exact["ode"], "sde": exact["sde"]}
+
+
+def _gap(row: Measured) -> dict[str, Any]:
+    """Trained minus optimum on the same points, so that what the points add to both is left out; over the seeds."""
+    found = {}
+    for name in ("retain", "forget"):
+        ours, exact = row["nll"][name]["by_seed"], row["optimum"]["nll"][name]["by_seed"]
+        known = None not in ours and None not in exact
+        found[name] = over_seeds([a - b for a, b in zip(ours, exact, strict=True)] if known else [None])
+    return found
+
+
 def _inside(row: Measured) -> dict[str, bool | None]:
-    """Whether the optimum's value lies between the lowest and the highest seed; None where one is not known."""
+    """Whether the optimum's value lies in the interval over the seeds; None where one is not known."""
     exact = row["optimum"]
-    pairs = {f"nll.{name}": (row["nll"][name], _exact(exact["nll"][name])) for name in ("retain", "forget")}
+    pairs = {f"nll.{name}": (row["nll"][name], exact["nll"][name]["nats"]) for name in ("retain", "forget")}
     pairs |= {f"{kind}.share": (row[kind]["share"], exact[kind]["share"]) for kind in ("ode", "sde")}
     return {
         name: None if value is None or seeds["low"] is None else seeds["low"] <= value <= seeds["high"]
         for name, (seeds, value) in pairs.items()
     }
-
-
-def _exact(nll: Measured) -> float | None:
-    return nll["nats"] if nll["reliable"] else None
 
 
 # Tables.
@@ -137,8 +161,10 @@ def interval(found: Measured, key: str = "value", scale: float = 1.0, digits: in
     """``mean [low, high]``."""
     if found[key] is None:
         return f"fails its check ({found['failed_doubling']})" if "failed_doubling" in found else "–"
-    mean, low, high = (number(scale * found[k], digits) for k in (key, "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    if found["low"] is None:
+        return number(scale * found[key], digits)
+    value, low, high = (number(scale * found[k], digits) for k in (key, "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _name(row: Measured) -> str:
@@ -152,7 +178,11 @@ def _weights(row: Measured) -> str:
 
 
 def _optimal(name: str) -> Cell:
-    return lambda row: "–" if row["optimum"] is None else number(_exact(row["optimum"]["nll"][name]))
+    return lambda row: "–" if row["optimum"] is None else number(row["optimum"]["nll"][name]["nats"])
+
+
+def _gap_cell(name: str) -> Cell:
+    return lambda row: "–" if row["gap"] is None else interval(row["gap"][name], digits=3)
 
 
 def _optimal_share(kind: str) -> Cell:
@@ -207,7 +237,7 @@ _MAIN: list[tuple[str, dict[str, Cell], str]] = [
         "Share of samples nearest the forgotten mode; outliers elsewhere; sliced Wasserstein distance.",
     ),
     (
-        "Spread of the likelihoods",
+        "Spread of the likelihoods and gaps to the optimum",
         {
             "Objective": _name,
             "D_g: median": lambda row: number(row["nll"]["retain"]["median"]),
@@ -216,8 +246,11 @@ _MAIN: list[tuple[str, dict[str, Cell], str]] = [
             "maximum ": lambda row: number(row["nll"]["forget"]["maximum"], 1),
             "doubling: D_g": lambda row: number(row["nll"]["retain"]["doubling"], 3),
             "D_f": lambda row: number(row["nll"]["forget"]["doubling"], 3),
+            f"gap to the optimum: D_g {INTERVAL}": _gap_cell("retain"),
+            "D_f ": _gap_cell("forget"),
         },
-        "Nats. Maximum over points and seeds; doubling: the largest change of any seed's mean on doubling the steps.",
+        "Nats. Maximum over points and seeds; doubling: the largest change of any seed's mean on doubling the steps; "
+        "gap: trained minus optimum on the same points.",
     ),
 ]
 _STUDY: dict[str, Cell] = {

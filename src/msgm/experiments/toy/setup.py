@@ -86,17 +86,17 @@ class Budget:
         batch: points a step, of each set.
         seeds: runs of each objective.
         study_seeds: runs of each cell of the two studies.
-        test: points of each set whose likelihood is measured.
+        test: points of each set whose likelihood is measured, other ones for each seed.
         nll_steps: Runge-Kutta steps; half of what is reported, which has twice as many.
         samples: drawn of each model, by each sampler.
     """
 
-    steps: int = 1500
+    steps: int = 1800
     tuning: int = 400
     batch: int = 256
     seeds: int = 5
     study_seeds: int = 3
-    test: int = 500
+    test: int = 300
     nll_steps: int = 12
     samples: int = 2000
 

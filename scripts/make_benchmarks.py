@@ -1,0 +1,96 @@
+"""Write the table of benchmarks/README.md from benchmarks/results: python scripts/make_benchmarks.py.
+
+With --check nothing is written: the exit status says whether the table is up to date.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from blocks import ROOT, fill, table
+
+Found = dict[str, Any]
+
+
+def nll(found: Found) -> str:
+    ours = " ".join(str(found["msgm"][key]) for key in ("solver", "steps", "clock", "probes"))
+    reference = found["reference"]
+    return (
+        f"{ratio(found)} at an rmse of {found['rmse_bits_per_dim']:.3f} bits/dim ({ours}; the reference settings "
+        f"average {reference['repeats_needed']} runs of {reference['nfe']:.0f} evaluations); "
+        f"one run of each: {found['ratio_of_single_runs']:.1f}"
+    )
+
+
+def sampling(found: Found) -> str:
+    parts = []
+    for name, title in (("", "Standard"), ("_unlearned", "unlearned")):
+        if f"ratio{name}" not in found:
+            continue
+        for kind in ("ode", "sde"):
+            best = found.get(f"{kind}{name}")
+            said = f"{ratio(best)} ({best['sampler']}, {best['nfe']:.0f} evaluations)" if best else "none as good"
+            parts.append(f"{title}, {kind.upper()}: {said}")
+        if (gap := found.get(f"forget_share_ode_minus_sde{name}")) is not None:
+            value, low, high = (f"{100 * gap[key]:+.1f}" for key in ("value", "low", "high"))
+            parts.append(f"share of forget classes by ODE minus by SDE {value} [{low}, {high}] points")
+    return "; ".join(parts)
+
+
+def training(found: Found) -> str:
+    return f"{found['ratio']:.2f} over the plain loop, {found['over_bare']:.3f} of the bare network"
+
+
+def unlearning(found: Found) -> str:
+    times = {row["recipe"]: row["seconds_both"] for row in found["tables"]["Recipes"]}
+    reached = ", ".join(f"{name} {t:.0f} s" for name, t in sorted(times.items(), key=lambda i: i[1] or 0) if t)
+    return f"{reached or 'none'}; of {len(times)} recipes"
+
+
+def scaling(found: Found) -> str:
+    return "; ".join(
+        f"{what}: " + ", ".join(f"{kind} {p:.2f}" for kind, p in powers.items())
+        for what, powers in found["power"].items()
+        if powers
+    )
+
+
+def ratio(found: Found) -> str:
+    return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
+
+
+SAID = {each.__name__: each for each in (nll, sampling, training, unlearning, scaling)}
+UNIT = {
+    "nll": "times faster",
+    "sampling": "times faster",
+    "training": "times",
+    "unlearning": "seconds to both goals",
+    "scaling": "powers of growth",
+}
+
+
+def rows(folder: Path) -> list[list[str]]:
+    found = [(path, json.loads(path.read_text())) for path in folder.glob("*.json")]
+    order = list(SAID)
+    return [
+        [
+            f"[{each['benchmark']}](results/{path.with_suffix('.md').name}), {Path(each['model']).name}",
+            UNIT[each["benchmark"]],
+            SAID[each["benchmark"]](each),
+            f"{each['date'][:10]}, `{str(each['commit'])[:7]}`",
+        ]
+        for path, each in sorted(found, key=lambda pair: (order.index(pair[1]["benchmark"]), pair[0]))
+        if not each["quick"]
+    ]
+
+
+def main() -> int:
+    page = ROOT / "benchmarks/README.md"
+    heads = ("benchmark, model", "what", "measured [least, most of the rounds]", "run")
+    made = {"results": table(heads, rows(page.parent / "results"))}
+    return fill(page, made, check="--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
