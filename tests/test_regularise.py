@@ -154,7 +154,8 @@ def test_a_mask_freezes_under_every_combiner_that_looks_twice() -> None:
     parent = plane_model(VESDE())
     method = replace(methods.salun(keep=0.5), combine=methods.erasediff(inner=2).combine)
     before, after = flat(parent), flat(run(method, parent))
-    assert 0.5 <= float((before == after).float().mean()) < 0.55
+    # Of an odd number of weights the larger half moves.
+    assert len(before) // 2 <= int((before == after).sum()) < 0.55 * len(before)
 
 
 def test_ascent_has_no_optimum_but_the_penalty_gives_it_one() -> None:
