@@ -15,7 +15,7 @@ TINY = ["--steps", "4", "--batch", "4", "--seed", "1", "--threads", "1", "--devi
 WATCH = ["--select", "--select-every", "2", "--select-n", "4", "--select-images", "2", "--select-share", "0.2",
          "--select-junk", "1", "--select-nll", "300", "--select-stop", "300"]  # fmt: skip
 LOOK = ["-n", "4", "--nll-images", "2"]
-QUICK = [*LOOK, "--sampling-steps", "2", "--nll-steps", "2", "--nll-check", "1"]
+QUICK = [*LOOK, "--sampling-steps", "2", "--nll-steps", "4", "--nll-check", "1"]
 
 
 @pytest.fixture(scope="module")
