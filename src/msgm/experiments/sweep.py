@@ -37,10 +37,11 @@ COLUMNS: Columns = {
 class SweepSettings(UnlearnSettings):
     """The same for each run of a sweep; see `UnlearnSettings`.
 
-    Half the batch of ``msgm unlearn``: all methods, with three seeds each, are to fit in 90 minutes on two cores.
+    A smaller batch than that of ``msgm unlearn``: all methods, with three seeds each, are to fit in 90 minutes on two
+    cores.
     """
 
-    batch: int = 32
+    batch: int = 24
 
 
 @dataclass(frozen=True, kw_only=True)
