@@ -10,21 +10,18 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from msgm.checkpoint import EMBEDDED
 from msgm.errors import UserError
 from msgm.evaluation import Rate
 from msgm.evaluation.report import commit, write_json
-from msgm.forgetting.methods import Method
-from msgm.forgetting.terms import Noised
 from msgm.progress import bar
 from msgm.storage import write_bytes
 
@@ -106,17 +103,6 @@ def growth(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     x, y = (torch.tensor(v, dtype=torch.float64).log() for v in (sizes, seconds))
     x, y = x - x.mean(), y - y.mean()
     return float((x * y).sum() / x.square().sum())
-
-
-def watched(method: Method, look: Callable[[], None]) -> Method:
-    """The same recipe, calling ``look`` before each step's retain loss: once a step, after the forward pass."""
-
-    class Watched(type(method.retain)):  # type: ignore[misc]
-        def __call__(self, batch: Noised) -> Tensor:
-            look()
-            return super().__call__(batch)
-
-    return replace(method, retain=Watched(**vars(method.retain)))
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
 import reference
-from common import Report, arguments, interleaved, main, ratio, timed, watched
+from common import Report, arguments, interleaved, main, ratio, timed
 from msgm.checkpoint import load
 from msgm.commands.options import images_of
 from msgm.data import ForgetRequest, Split, to_model
@@ -126,17 +126,27 @@ def plain(model: ScoreModel, split: Split, method: Method, batch: int, options: 
     return lambda: timed(work) / options.steps
 
 
+class Stamps:
+    """A `msgm.training.Watch` that notes the time before the first step and after each."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def __call__(self, step: int, average: ScoreModel) -> bool:
+        self.seconds.append(time.perf_counter())
+        return False
+
+    def ship(self, average: ScoreModel) -> dict[str, Any]:
+        return {}
+
+
 def ours(model: ScoreModel, split: Split, method: Method, batch: int, options: Any) -> float:
-    """Seconds of a step of `msgm.train` or `msgm.unlearn`, from loss to loss."""
-    stamps: list[float] = []
-    stamped = watched(method, lambda: stamps.append(time.perf_counter()))
-    kind = TrainSettings if method.sees_forget else UnlearnSettings
+    """Seconds of a step of `msgm.train` or `msgm.unlearn`; the first is not counted."""
+    stamps = Stamps()
+    kind, work = (TrainSettings, train) if method.sees_forget else (UnlearnSettings, unlearn)
     settings = replace(kind(), steps=options.steps + 1, batch=batch, seed=options.seed)
-    if method.sees_forget:
-        train(model, split, method=stamped, settings=settings, device="cpu", progress=False)
-    else:
-        unlearn(model, split, method=stamped, settings=settings, device="cpu", progress=False)
-    return (stamps[-1] - stamps[0]) / options.steps
+    work(model, split, method=method, settings=settings, device="cpu", progress=False, watch=stamps)
+    return (stamps.seconds[-1] - stamps.seconds[1]) / options.steps
 
 
 def line(case: str, batch: int, seconds: dict[str, list[float]]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ is until junk is rare, too.
 
 from __future__ import annotations
 
-import copy
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,15 +15,14 @@ from typing import Any
 
 from torch import Tensor
 
-from common import Report, arguments, main, percent, watched
-from msgm.checkpoint import embedded, load, read_tensors
+from common import Report, arguments, main, percent
+from msgm.checkpoint import embedded, load
 from msgm.commands.options import images_of
 from msgm.data import ForgetRequest, ImageData, Split, to_model, to_pixels
 from msgm.evaluation import Judge, Shares, frechet_distance, judged_shares
 from msgm.evaluation.audit import check
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
-from msgm.progress import bar
-from msgm.runs import STATE
+from msgm.progress import Tick, bar
 from msgm.sampling import build
 from msgm.score import ScoreModel
 from msgm.settings import UnlearnSettings
@@ -41,10 +38,6 @@ RECIPES: dict[str, Callable[[], Method]] = {
 
 
 Score = Callable[[ScoreModel], Shares]
-
-
-class Reached(Exception):
-    """Both goals are met; nothing more is to be learnt from this run."""
 
 
 def run(given: Sequence[str] | None = None) -> Path:
@@ -94,28 +87,30 @@ def run(given: Sequence[str] | None = None) -> Path:
     return report.write()
 
 
-class Watch:
-    """Looks at a run every few steps: called once a step, it reads the average from the state that the run saves."""
+class Look:
+    """A `msgm.training.Watch`: samples and judges the average every few steps, and ends a run that met both goals."""
 
-    def __init__(self, model: ScoreModel, folder: Path, score: Score, every: int) -> None:
-        self.average, self.folder, self.score, self.every = copy.deepcopy(model), folder, score, every
+    def __init__(self, score: Score, every: int, tick: Tick) -> None:
+        self.score, self.every, self.tick = score, every, tick
         self.points: list[dict[str, Any]] = []
-        self.steps, self.spent, self.began = 0, 0.0, time.perf_counter()
+        self.steps, self.spent, self.began, self.reached = 0, 0.0, time.perf_counter(), False
 
-    def __call__(self) -> None:
-        if self.steps and self.steps % self.every == 0:
-            state = read_tensors(self.folder / STATE)
-            average = {k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")}
-            self.average.load_state_dict(average)
-            self.look()
-            if passes(self.points[-1]) and passes(self.points[-1], junk=JUNK):
-                raise Reached
-        self.steps += 1
+    def __call__(self, step: int, average: ScoreModel) -> bool:
+        self.steps = step
+        if step and step % self.every == 0:
+            self.look(average)
+            self.reached = passes(self.points[-1]) and passes(self.points[-1], junk=JUNK)
+        if step:
+            self.tick(1, note=f"UR {self.points[-1]['ur']:.1%}" if self.points else "")
+        return self.reached
 
-    def look(self) -> None:
+    def ship(self, average: ScoreModel) -> dict[str, Any]:
+        return {}
+
+    def look(self, average: ScoreModel) -> None:
         """Sample and judge the average; the time for it is not the run's."""
         now = time.perf_counter()
-        shares = self.score(self.average)
+        shares = self.score(average)
         point = {"step": self.steps, "seconds": now - self.began - self.spent}
         self.points.append({**point, "ur": shares.value, "junk": shares.junk.value})
         self.spent += time.perf_counter() - now
@@ -137,28 +132,19 @@ def measure(
     def score(x: Tensor) -> Shares:
         return judged_shares(judge.predict(x), forget, judge.classes)
 
-    settings = UnlearnSettings(steps=options.steps, batch=options.batch, save_every=options.every, seed=options.seed)
-    with tempfile.TemporaryDirectory() as folder, bar(name, options.steps) as tick:
-        watch = Watch(
-            model, Path(folder), lambda m: score(draw(m, options.n, options.nfe, options.seed)), options.every
-        )
-
-        def step() -> None:
-            watch()
-            tick(1, note=f"UR {watch.points[-1]['ur']:.1%}" if watch.points else "")
-
-        status, method = "finished", watched(RECIPES[name](), step)
+    settings = UnlearnSettings(steps=options.steps, batch=options.batch, seed=options.seed)
+    with bar(name, options.steps) as tick:
+        watch = Look(lambda m: score(draw(m, options.n, options.nfe, options.seed)), options.every, tick)
         try:
-            watch.average = unlearn(
-                model, split, method=method, settings=settings, out=folder, overwrite=True, device="cpu", progress=False
+            average = unlearn(
+                model, split, method=RECIPES[name](), settings=settings, device="cpu", progress=False, watch=watch
             )
-            watch.look()
-        except Reached:
-            status = "reached"
+            status = "reached" if watch.reached else "finished"
         except Diverged as error:
-            status, watch.average = f"diverged after {watch.steps} steps", error.model
-            watch.look()
-    x = draw(watch.average, options.confirm, 2 * options.nfe, options.seed + 1)
+            status, average = f"diverged after {watch.steps} steps", error.model
+        if not watch.points or watch.points[-1]["step"] < watch.steps:
+            watch.look(average)
+    x = draw(average, options.confirm, 2 * options.nfe, options.seed + 1)
     shares = score(x)
     first = {
         key: next((p["seconds"] for p in watch.points if passes(p, junk)), None)

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from blocks import ROOT, fill, table
-from PIL import Image
+from blocks import ROOT, fill, picture, table
 
 from msgm.evaluation.report import Row
 from msgm.forgetting.methods import DEFAULT
@@ -113,9 +112,7 @@ def main() -> int:
     page, stored = ROOT / "docs/sweep.md", ROOT / "docs/results/sweep.json"
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
         stored.write_text((folder / "results.json").read_text())
-        # 64 colours are enough, at a third of the size.
-        picture = Image.open(folder / "pareto.png").convert("RGB").quantize(64)
-        picture.save(ROOT / "docs/images/sweep.png", optimize=True)
+        picture(folder / "pareto.png", "sweep.png")
     return fill(page, blocks(json.loads(stored.read_text())), check="--check" in sys.argv, template=PAGE)
 
 

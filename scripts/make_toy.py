@@ -8,8 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from blocks import ROOT, fill, table
-from PIL import Image
+from blocks import ROOT, fill, picture, table
 
 from msgm.evaluation.report import Sheet
 from msgm.experiments.toy.report import in_papers_unit, sheets
@@ -60,10 +59,8 @@ def main() -> int:
     page, stored = ROOT / "docs/toy.md", ROOT / "docs/results/toy.json"
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
         stored.write_text((folder / "results.json").read_text())
-        for picture in (folder / "figures").glob("*.png"):
-            # 64 colours are enough, at a third of the size.
-            image = Image.open(picture).convert("RGB").quantize(64)
-            image.save(ROOT / "docs/images" / f"toy-{picture.name}", optimize=True)
+        for figure in (folder / "figures").glob("*.png"):
+            picture(figure, f"toy-{figure.name}")
     return fill(page, blocks(json.loads(stored.read_text())), check="--check" in sys.argv)
 
 

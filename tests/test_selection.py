@@ -1,7 +1,6 @@
 """Watched runs: the stated rule, images that are never trained on, the same choice after an interruption."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import sampled_only, tiny_data, tiny_model, tiny_split
+from tiny import forked, sampled_only, tiny_data, tiny_model, tiny_split
 from torch import Tensor
 
-from msgm import objective, training
+from msgm import objective
 from msgm.checkpoint import RECORD, WEIGHTS, load, weights_sha256
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
@@ -26,7 +25,7 @@ from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.score import ScoreModel
 from msgm.settings import UnlearnSettings
-from msgm.training import Diverged, Interrupted, unlearn
+from msgm.training import Diverged, unlearn
 
 SHORT = UnlearnSettings(steps=7, batch=8, warmup=3, save_every=2, seed=5)
 WATCH = SelectSettings(select_every=3, select_n=4, select_images=2, select_share=0.2)
@@ -238,25 +237,7 @@ GENEROUS = replace(WATCH, select_junk=1.0, select_nll=500.0, select_stop=600.0)
 )
 def test_an_interrupted_run_chooses_the_same(at: int, number: int, uninterrupted, tmp_path: Path) -> None:
     folder = tmp_path / "m"
-    child = os.fork()
-    if child == 0:
-        status = 99
-        try:
-            follow, done = training._follow, []
-
-            def struck(*arguments: Any) -> None:
-                done.append(None)
-                if len(done) == at:
-                    os.kill(os.getpid(), number)
-                follow(*arguments)
-
-            training._follow = struck
-            run(folder, watch=GENEROUS)
-        except Interrupted:
-            status = 130
-        finally:
-            os._exit(status)
-    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    ended = forked(lambda: run(folder, watch=GENEROUS), step=at, number=number)
     assert ended == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert not (folder / RECORD).exists()
     if (folder / "resume.safetensors").exists():

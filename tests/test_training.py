@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_data, tiny_model, tiny_split
+from tiny import forked, tiny_data, tiny_model, tiny_split
 
 from msgm import cli, storage, training
 from msgm.checkpoint import RECORD, WEIGHTS, load, save, weights_sha256
@@ -53,33 +52,6 @@ def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "m"
     unlearned(folder)
     return result(folder)
-
-
-def forked(action: Callable[[], object], *, step: int, number: int) -> int:
-    """Run in a child that sends itself a signal in the middle of a step; its exit status, minus a fatal signal."""
-    child = os.fork()
-    if child == 0:
-        status = 99
-        try:
-            follow, done = training._follow, []
-
-            def struck(*arguments: Any) -> None:
-                done.append(None)
-                if len(done) == step:
-                    os.kill(os.getpid(), number)
-                follow(*arguments)
-
-            training._follow = struck
-            action()
-            status = 0
-        except SystemExit as end:
-            status = int(end.code or 0)
-        except Interrupted:
-            status = 130
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The smallest things that the training loop takes: 8x8 images of two classes and a U-Net of a few weights."""
 
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msgm import training
 from msgm.checkpoint import save
 from msgm.data import ForgetRequest, ImageData, Split
 from msgm.evaluation.audit import EvaluateSettings, evaluate
@@ -15,6 +19,7 @@ from msgm.evaluation.report import Row
 from msgm.networks import MLP
 from msgm.score import Prediction, ScoreModel
 from msgm.sde import SDE, VESDE
+from msgm.training import Interrupted
 
 
 def tiny_data(n: int = 40, size: int = 8, seed: int = 0) -> ImageData:
@@ -82,3 +87,30 @@ def sampled_only(model: ScoreModel, *, settings: EvaluateSettings, **options: An
     """`evaluate` without its likelihood, which takes long: the samples' mean stands for that of the retained."""
     row, pixels = evaluate(model, settings=replace(settings, nll_images=0), **options)
     return replace(row, nll_retain=(float(pixels.float().mean()), 0.1)), pixels
+
+
+def forked(action: Callable[[], object], *, step: int, number: int) -> int:
+    """Run in a child that sends itself a signal in the middle of a step; its exit status, minus a fatal signal."""
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            follow, done = training._follow, []
+
+            def struck(*arguments: Any) -> None:
+                done.append(None)
+                if len(done) == step:
+                    os.kill(os.getpid(), number)
+                follow(*arguments)
+
+            training._follow = struck
+            action()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+        except Interrupted:
+            status = 130
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

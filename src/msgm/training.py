@@ -74,12 +74,14 @@ def train(
     device: str = "auto",
     progress: bool = True,
     command: str = "",
+    watch: Watch | None = None,
 ) -> ScoreModel:
     """Train a freshly initialised model (in place) and return the average of its weights.
 
     With a `Split` and a method this is the paper's re-training; with plain data the ordinary (Standard) model.
     ``out`` is a folder for the model, its record and ``log.jsonl``; a run that was stopped goes on with ``resume``.
     ``confidence`` (N,) in [0, 1] is a judge's P(retain | x_0) of each retained image, for methods with a ``power``.
+    ``watch`` sees the average after every step.
 
     Raises:
         UserError: the images' shape is not the model's; ``out`` exists; a resumed run's settings differ; the method
@@ -90,7 +92,9 @@ def train(
     settings = settings or TrainSettings()
     if method.fine_tunes:
         raise UserError(f"method {method.name} starts from a trained model; use it with unlearn")
-    return _fit(model, data, method, settings, "trained", out, resume, overwrite, device, progress, command, confidence)
+    return _fit(
+        model, data, method, settings, "trained", out, resume, overwrite, device, progress, command, confidence, watch
+    )
 
 
 def unlearn(
@@ -137,7 +141,7 @@ def _fit(
     progress: bool,
     command: str,
     confidence: Tensor | None,
-    watch: Watch | None = None,
+    watch: Watch | None,
 ) -> ScoreModel:
     from accelerate import Accelerator
 

@@ -377,6 +377,19 @@ def _url(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
+def write_figure(figure: Figure, path: Path) -> bytes:
+    """``path`` with .png and .svg, each written whole and without a date; returns the PNG."""
+    from matplotlib import rc_context
+
+    content = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        with rc_context({"svg.hashsalt": "msgm"}), io.BytesIO() as buffer:
+            figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
+            content[kind] = buffer.getvalue()
+        write_bytes(path.with_suffix(f".{kind}"), content[kind])
+    return content["png"]
+
+
 def _svg(figure: Figure) -> Any:
     """The figure as inline SVG in the page's own colour and font, marked as needing no escape."""
     from markupsafe import Markup

@@ -114,11 +114,11 @@ def _piece(work: Callable[[Item, Tick], object], item: Item) -> bool:
     """
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if not _Worker.stop.is_set():
-            work(item, lambda amount, note="": _Worker.told.put((amount, note)))
-            return True
+        if _Worker.stop.is_set():
+            return False
+        work(item, lambda amount, note="": _Worker.told.put((amount, note)))
+        return True
     except KeyboardInterrupt:
-        pass
+        return False
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +14,14 @@ from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings
 from ..evaluation.pareto import CRITERIA, pareto_figure, undominated
 from ..evaluation.repeats import over_seeds
-from ..evaluation.report import Columns, Results, commit, results_sheet, write_html, write_json
+from ..evaluation.report import Columns, Results, commit, results_sheet, write_figure, write_html, write_json
 from ..forgetting.methods import METHODS, Method
 from ..settings import UnlearnSettings
-from ..storage import claim, write_bytes
+from ..storage import claim
 from .estimate import forecast
 from .jobs import GRID, Job, Task, perform_all
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 COLUMNS: Columns = {
@@ -183,10 +181,8 @@ def sweep(
         command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[reference, *compared]
     )
     write_json(out / "results.json", results)
-    figure = pareto_figure(compared, reference)
-    write_figure(figure, out / "pareto.png")
-    write_figure(figure, out / "pareto.svg")
-    _report(out, task, results, [parent, *(group[0] for group in groups)])
+    picture = write_figure(pareto_figure(compared, reference), out / "pareto")
+    _report(out, task, results, picture, [parent, *(group[0] for group in groups)])
     return results
 
 
@@ -227,18 +223,7 @@ def repeat(
     return results
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """A figure in the format that the file's name ends with, written whole; the same figure gives the same SVG."""
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "msgm"}):
-        kind = path.suffix.removeprefix(".")
-        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
-    write_bytes(path, buffer.getvalue())
-
-
-def _report(out: Path, task: Task, results: Results, shown: Sequence[Job]) -> None:
+def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Sequence[Job]) -> None:
     from PIL import Image
 
     def picture(path: Path) -> Image.Image:
@@ -258,7 +243,7 @@ def _report(out: Path, task: Task, results: Results, shown: Sequence[Job]) -> No
         results,
         title=f"Ways to forget: {task.rule}",
         sheets=[results_sheet(results, {**COLUMNS, "status": lambda row: str(row.extra["status"])})],
-        figures=[("UR + junk against the NLL of retained images", (out / "pareto.png").read_bytes())],
+        figures=[("UR + junk against the NLL of retained images", pareto)],
         grids=[(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()],
         notes=notes,
     )

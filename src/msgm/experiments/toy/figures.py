@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...checkpoint import load
+from ...evaluation.report import write_figure
 from ...sampling import Heun
 from ...score import ScoreModel
-from ...storage import write_bytes
 from .runs import Run
 from .setup import PROCESS, TOYS, Budget, Setting, Toy
 
@@ -33,7 +32,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "msgm",
 }
 
 
@@ -53,12 +51,12 @@ def draw(out: Path, budget: Budget) -> list[tuple[str, bytes]]:
                     "deviations of the forgotten mode. Arrows are shortened where they are long."
                 )
                 figure = scores(toy, models, torch.tensor(t, dtype=torch.float64))
-                made.append((caption, _save(figure, out / "figures" / f"figure1-{toy.name}-{name}")))
+                made.append((caption, write_figure(figure, out / "figures" / f"figure1-{toy.name}-{name}")))
             caption = (
                 f"Figure 2, {toy.name} modes: training data (top) and as many samples by ODE (bottom). Orange: "
                 "forgotten data, and samples nearest the forgotten mode."
             )
-            made.append((caption, _save(samples(toy, models, budget), out / "figures" / f"figure2-{toy.name}")))
+            made.append((caption, write_figure(samples(toy, models, budget), out / "figures" / f"figure2-{toy.name}")))
     return made
 
 
@@ -149,14 +147,3 @@ def samples(toy: Toy, models: dict[str, tuple[ScoreModel, ScoreModel]], budget: 
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
             axes.set_aspect("equal")
     return figure
-
-
-def _save(figure: Figure, path: Path) -> bytes:
-    """Both files, without a date in them; returns the PNG."""
-    content = {}
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        with io.BytesIO() as buffer:
-            figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
-            content[kind] = buffer.getvalue()
-        write_bytes(path.with_suffix(f".{kind}"), content[kind])
-    return content["png"]
