@@ -39,7 +39,14 @@ def sampling(found: Found) -> str:
 
 
 def training(found: Found) -> str:
-    return f"{found['ratio']:.2f} over the plain loop, {found['over_bare']:.3f} of the bare network"
+    def said(row: dict[str, float]) -> str:
+        bound = row["plain ms"] / row["bare ms"]
+        return f"**{row['plain/msgm']:.2f}** at batch {row['batch']} (the bare network: {bound:.2f})"
+
+    rows = [row for row in found["tables"]["One step"] if row["case"] == "unlearn, orthogonal"]
+    return (
+        f"faster than the plain loop {', '.join(map(said, rows))}; {found['over_bare']:.3f} of the bare network's time"
+    )
 
 
 def unlearning(found: Found) -> str:

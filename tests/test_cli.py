@@ -240,7 +240,7 @@ def test_rules_that_make_no_sense(
     ("options", "expected"),
     [
         (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad-plus, "),
-        (["--set", "keep=0.3"], "method redirect takes no --keep; it takes: alpha, every, low, high, subset"),
+        (["--set", "keep=0.3"], "method redirect takes no --keep; it takes: alpha, every, contrast, low, high, subset"),
         (["--set", "keep"], "--set keep: write --set NAME=VALUE"),
         (["--set", "alpha=much"], "alpha of method redirect is a float; got 'much'"),
         (["--set", "combine=sum"], "no combine 'sum'; known: weighted"),

@@ -40,7 +40,9 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
     assert record["name"] == name and record == recipe().to_dict()
     counts = dict.fromkeys(("every", "samples", "neighbours", "subset", "steps", "checkpoints", "gap", "inner"), 9)
     shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share"), 0.123)
-    numbers = dict.fromkeys(("window", "clamp", "high", "strength", "threshold", "weight", "eta", "power", "rate"), 7.0)
+    numbers = dict.fromkeys(
+        ("window", "clamp", "high", "strength", "threshold", "weight", "eta", "power", "rate", "contrast"), 7.0
+    )
     for key, parameter in signature(recipe).parameters.items():
         options = {**counts, **shares, **numbers}
         if key == "form":

@@ -37,6 +37,7 @@ def test_minimisers_are_the_closed_forms(sde: SDE, point: tuple[float, ...]) -> 
     close(at.minimiser(Negated(window=0.7), alpha), (g * m_g - w * f * m_f) / (g + w * f))
     known = Redirect(denoiser=lambda y, r: RETAIN.as_model(sde).denoise(at.alpha * y, at.t), weighting="noise")
     close(at.minimiser(known, alpha), m_g)
+    close(at.minimiser(replace(known, contrast=0.4), alpha), m_g + 0.4 * f / (f + g) * (m_g - m_f))
 
 
 def test_ascent_written_out() -> None:
@@ -199,6 +200,8 @@ def test_retrack_is_the_error_of_the_noise() -> None:
     expected = (given.noise - brute_target(given, retained)).square().mean()
     close(Redirect(weighting="noise")(given, retained), expected)
     assert methods.retrack().forget == Redirect(weighting="noise", neighbours=10)
+    with pytest.raises(UserError, match="contrast must be 0 or more"):
+        Redirect(contrast=-0.1)
     with pytest.raises(UserError, match="neighbours"):
         methods.retrack(neighbours=-1)
 

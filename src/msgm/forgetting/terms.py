@@ -245,9 +245,13 @@ class Redirect(ForgetTerm):
     ``subset`` > 0 takes that many retained images, drawn anew for every step, in place of all; ``neighbours`` > 0 only
     those with the largest weights in D*, the nearest to x / alpha (ReTrack, Shi et al. 2025). ``denoiser(y, r)``
     replaces D* by one that is known, y = x / alpha.
+
+    ``contrast`` c > 0 aims beyond eps*, away from the forget data: at ``eps* + c (eps* - eps)``, whose mean is
+    ``eps* + c (eps* - E_f[eps | x])``. The loss stays bounded.
     """
 
     weighting: Literal["image", "noise"] = "image"
+    contrast: float = 0.0
     subset: int = 0
     neighbours: int = 0
     denoiser: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -256,12 +260,15 @@ class Redirect(ForgetTerm):
         super().__post_init__()
         if self.subset < 0 or self.neighbours < 0:
             raise UserError(f"subset and neighbours count images, 0 for all; got {self.subset} and {self.neighbours}")
+        if not 0 <= self.contrast < math.inf:
+            raise UserError(f"contrast must be 0 or more, and finite; got {self.contrast}")
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
         ratio = batch.ratio
         with torch.no_grad():
             y = batch.x / expand(batch.model.sde.alpha(batch.t), batch.x)
             target = (y - self.denoised(y, ratio, retained, batch.generator)) / expand(ratio, y)
+            target = target + self.contrast * (target - batch.eps)
         error = per_image((batch.noise - target).square())
         return error if self.weighting == "noise" else (ratio / batch.model.sigma_data).square() * error
 
