@@ -353,16 +353,18 @@ def methods() -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    shown = Table(Column("Method", no_wrap=True), "What it asks, and its options", "Needs", "Bounded", "Paper")
+    shown = Table(
+        Column("Method", no_wrap=True), "What it asks", Column("Needs", max_width=18), "Bounded", show_lines=True
+    )
     for name, make in METHODS.items():
         method = make()
-        options = ", ".join(f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items())
+        options = [f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items()]
+        about = [" ".join((make.__doc__ or "").split()), *([f"[cyan]{'  '.join(options)}[/]"] if options else [])]
         shown.add_row(
             name + (" *" if name == DEFAULT else ""),
-            " ".join((make.__doc__ or "").split()) + (f" [dim]{options}[/]" if options else ""),
-            ", ".join([*method.needs, *(["a trained model"] if method.fine_tunes else [])]) or "-",
+            "\n".join([*about, f"[dim]{method.paper}[/]"]),
+            "\n".join([*method.needs, *(["trained model"] if method.fine_tunes else [])]) or "-",
             "yes" if method.bounded else "no",
-            method.paper,
         )
     console = Console()
     console.print(shown)
