@@ -358,8 +358,8 @@ def methods() -> None:
     )
     for name, make in METHODS.items():
         method = make()
-        options = [f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items()]
-        about = [" ".join((make.__doc__ or "").split()), *([f"[cyan]{'  '.join(options)}[/]"] if options else [])]
+        taken = "  ".join(f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items())
+        about = [" ".join((make.__doc__ or "").split()), *([f"[cyan]{taken}[/]"] if taken else [])]
         shown.add_row(
             name + (" *" if name == DEFAULT else ""),
             "\n".join([*about, f"[dim]{method.paper}[/]"]),
