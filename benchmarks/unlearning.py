@@ -20,7 +20,7 @@ from msgm.checkpoint import embedded, load
 from msgm.commands.options import images_of
 from msgm.data import ForgetRequest, ImageData, Split, to_model, to_pixels
 from msgm.evaluation import Judge, Shares, frechet_distance, judged_shares
-from msgm.evaluation.audit import check
+from msgm.evaluation.audit import check, retain_confidence
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
 from msgm.progress import Tick, bar
 from msgm.sampling import build
@@ -132,13 +132,16 @@ def measure(
     def score(x: Tensor) -> Shares:
         return judged_shares(judge.predict(x), forget, judge.classes)
 
+    method = RECIPES[name]()
+    confidence = retain_confidence(judge, split, progress=False) if method.power else None
     settings = UnlearnSettings(steps=options.steps, batch=options.batch, seed=options.seed)
     with bar(name, options.steps) as tick:
         watch = Look(lambda m: score(draw(m, options.n, options.nfe, options.seed)), options.every, tick)
         try:
             average = unlearn(
-                model, split, method=RECIPES[name](), settings=settings, device="cpu", progress=False, watch=watch
-            )
+                model, split, method=method, settings=settings, confidence=confidence, device="cpu", progress=False,
+                watch=watch,
+            )  # fmt: skip
             status = "reached" if watch.reached else "finished"
         except Diverged as error:
             status, average = f"diverged after {watch.steps} steps", error.model

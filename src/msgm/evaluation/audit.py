@@ -80,7 +80,7 @@ def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> T
     with bar("The judge looks at the retained images", len(split.retain), show=progress) as tick:
         found = []
         for part in split.retain.images.split(500):
-            found.append(judge.probabilities(to_model(part))[:, kept].sum(1))
+            found.append(judge.probabilities(to_model(part))[:, kept].sum(1).clamp(max=1))
             tick(len(part))
     return torch.cat(found)
 
