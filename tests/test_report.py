@@ -14,17 +14,8 @@ from rich.console import Console
 
 from msgm.errors import UserError
 from msgm.evaluation.metrics import wilson
-from msgm.evaluation.report import (
-    Results,
-    Row,
-    commit,
-    grid,
-    loss_figure,
-    save_samples,
-    table,
-    write_html,
-    write_json,
-)
+from msgm.evaluation.pictures import grid, loss_figure, save_samples
+from msgm.evaluation.report import Results, Row, commit, table, write_html, write_json
 
 
 def results(model: str = "Standard") -> Results:

@@ -17,7 +17,8 @@ from ..editing import inpaint as fill_in
 from ..editing import reconstruct as rebuild
 from ..errors import UserError
 from ..evaluation.judge import Judge
-from ..evaluation.report import commit, png, save_samples, write_json
+from ..evaluation.pictures import png, save_samples
+from ..evaluation.report import commit, write_json
 from ..evaluation.restoration import check_judge, comparison, restored
 from ..evaluation.samples import clear
 from ..progress import bar

@@ -13,8 +13,9 @@ from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings, check
 from ..evaluation.audit import evaluate as measure
 from ..evaluation.judge import Judge
-from ..evaluation.report import Results, commit, save_samples, write_html, write_json
-from ..evaluation.report import grid as sheet
+from ..evaluation.pictures import grid as sheet
+from ..evaluation.pictures import save_samples
+from ..evaluation.report import Results, commit, write_html, write_json
 from ..evaluation.samples import clear, draw
 from ..filters import FILTERS, Filter
 from ..forgetting.methods import DEFAULT, METHODS, PARTS

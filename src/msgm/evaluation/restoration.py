@@ -15,7 +15,7 @@ from ..errors import UserError
 from .audit import forget_classes
 from .judge import Judge
 from .metrics import Rate, Shares, judged_shares, wilson
-from .report import grid
+from .pictures import grid
 
 if TYPE_CHECKING:
     from PIL.Image import Image

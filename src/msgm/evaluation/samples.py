@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..progress import bar
 from ..sampling import Sampler, fitting
 from ..storage import claim, read_json, write_bytes, write_json
-from .report import grid, png, save_samples
+from .pictures import grid, png, save_samples
 
 RECORD = "samples.json"
 

@@ -12,7 +12,8 @@ from ..checkpoint import EMBEDDED, RECORD, embedded, load
 from ..data import ForgetRequest, load_data
 from ..evaluation.audit import EvaluateSettings, evaluate
 from ..evaluation.judge import Judge
-from ..evaluation.report import Results, Row, commit, grid, save_samples, write_html, write_json
+from ..evaluation.pictures import grid, save_samples
+from ..evaluation.report import Results, Row, commit, write_html, write_json
 from ..forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
 from ..runs import read_log
 from ..score import ScoreModel

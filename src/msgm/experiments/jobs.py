@@ -21,7 +21,8 @@ from ..data import ForgetRequest, ImageData, Split, load_data
 from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings, check, evaluate, retain_confidence
 from ..evaluation.judge import Judge
-from ..evaluation.report import Row, grid, png, write_json
+from ..evaluation.pictures import grid, png
+from ..evaluation.report import Row, write_json
 from ..evaluation.selection import Selection, SelectSettings
 from ..forgetting.methods import Method
 from ..progress import Tick, bar

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..evaluation.audit import EvaluateSettings
 from ..evaluation.pareto import CRITERIA, pareto_figure, undominated
+from ..evaluation.pictures import write_figure
 from ..evaluation.repeats import over_seeds
-from ..evaluation.report import Columns, Results, commit, results_sheet, write_figure, write_html, write_json
+from ..evaluation.report import Columns, Results, commit, results_sheet, write_html, write_json
 from ..forgetting.methods import METHODS, Method
 from ..settings import UnlearnSettings
 from ..storage import claim

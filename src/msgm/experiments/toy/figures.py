@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoint import load
-from ...evaluation.report import write_figure
+from ...evaluation.pictures import write_figure
 from ...sampling import Heun
 from ...score import ScoreModel
 from .runs import Run
