@@ -10,7 +10,7 @@ from torch import nn
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.methods import Method
-from msgm.forgetting.prepare import Start, assign, fine_tuned, fisher, flat, gradient
+from msgm.forgetting.prepare import Start, fine_tuned, fisher, flat, flatten, gradient
 from msgm.forgetting.regularise import Elastic, FisherRatio, Mask, Posterior, Pull, Saliency
 from msgm.forgetting.terms import Ascent, Denoising
 from msgm.score import ScoreModel
@@ -30,7 +30,7 @@ def start(model: ScoreModel, seed: int = 0, batch: int = 16) -> Start:
 
 def test_flat_weights_go_back_where_they_came_from() -> None:
     a, b = plane_model(VESDE(), seed=1), plane_model(VESDE(), seed=2)
-    assign(b, flat(a))
+    flatten(b).copy_(flat(a))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
     loss = sum(p.square().sum() for p in a.parameters()) / 2
     torch.testing.assert_close(gradient(a, loss), flat(a))  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_settings_out_of_range(made, name: str) -> None:
 
 def test_a_model_that_was_never_trained_is_said_to_be_so() -> None:
     model = plane_model(VESDE())
-    assign(model, torch.full_like(flat(model), torch.inf))
+    flatten(model).fill_(torch.inf)
     with pytest.raises(UserError, match="not finite"):
         fisher(start(model), PLANE.retain.images, 1, "Fisher")
     assert isinstance(Denoising()(start(model).noised(model, PLANE.retain.images, 2)), torch.Tensor)

@@ -290,7 +290,7 @@ def test_the_average_of_the_weights(monkeypatch) -> None:
     parent, live = tiny_model(), []
     settings = replace(SHORT, steps=40, lr=3e-3, ema=0.8)
     follow = training._follow
-    monkeypatch.setattr(training, "_follow", lambda a, m, d: (follow(a, m, d), live.append(_flat(m)))[0])
+    monkeypatch.setattr(training, "_follow", lambda a, m, d: (follow(a, m, d), live.append(m.clone()))[0])
     child = unlearned(None, settings, parent=parent)
     monkeypatch.undo()
     last = unlearned(None, replace(settings, ema=0.0), parent=parent)  # the average is the live weights

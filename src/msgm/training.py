@@ -27,7 +27,7 @@ from .checkpoint import RECORD, configuration, weights_sha256, write_model
 from .data import ImageData, Split
 from .errors import UserError
 from .forgetting.methods import Method, redirect, standard
-from .forgetting.prepare import assign, flat
+from .forgetting.prepare import flatten
 from .objective import Objective
 from .progress import bar
 from .runs import LOG, STATE, Log, Run, restore, store
@@ -152,10 +152,10 @@ def _fit(
     retain, forget = _images(model, data, method)
     if settings.flip and retain.ndim != 4:
         raise UserError("flip mirrors images, and the data are vectors; leave it out")
-    weights = _weights(method, confidence, len(retain))
+    counts = _counts(method, confidence, len(retain))
     record = _record(model, data, method, settings, kind, command)
-    if weights is not None:
-        record["confidence_sha256"] = hashlib.sha256(weights.numpy().tobytes()).hexdigest()
+    if counts is not None:
+        record["confidence_sha256"] = hashlib.sha256(counts.numpy().tobytes()).hexdigest()
     folder = Path(out) if out is not None else None
     identity = _identity(record, model) if folder is not None else ""
     if folder is not None and not (resume and (folder / STATE).exists()):
@@ -171,14 +171,16 @@ def _fit(
     model.to(accelerator.device).train()
     if accelerator.scaler is not None:
         raise UserError("float16 needs gradient scaling, which msgm has not; use bf16 or no mixed precision")
+    average = copy.deepcopy(model).requires_grad_(False)
+    weights, averaged = flatten(model), flatten(average)
     # Hence the optimisers stay unwrapped: Accelerate's wrapper would look for optional packages on every step.
     network, parameters = accelerator.prepare(model), list(model.parameters())
     optimizers: dict[str, torch.optim.Optimizer] = {
-        name: torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        name: torch.optim.AdamW([weights], lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         for name in ("optimizer", *(("forget_optimizer",) if method.combine.separate else ()))
     }
     objective = Objective(
-        method=method, model=model, network=network, retain=retain, forget=forget, weights=weights,
+        method=method, model=model, network=network, retain=retain, forget=forget, weights=counts,
         clock=LogNormalClock(mean=settings.noise_mean) if settings.clock == "lognormal" else UniformClock(),
         numbers=stratified if settings.draw == "stratified" else uniform,
         batch=settings.batch, steps=settings.steps, flip=settings.flip,
@@ -186,10 +188,10 @@ def _fit(
     )  # fmt: skip
     main = accelerator.is_main_process
     regularise = objective.prepare(show=progress and main)
-    run = Run(model=model, average=copy.deepcopy(model).requires_grad_(False), optimizers=optimizers)
+    run = Run(model=model, average=average, optimizers=optimizers)
     if folder is not None and resume and (folder / STATE).exists():
         restore(run, folder, identity)
-    good = copy.deepcopy(run.average.network.state_dict())
+    good = averaged.clone()
 
     def gradient(loss: Tensor, *, last: bool = True) -> Tensor:
         """By all weights, one flat vector."""
@@ -200,12 +202,12 @@ def _fit(
 
     def probe(shift: Tensor) -> Tensor:
         """The gradient of this step's forget loss where the weights are moved by ``shift``."""
-        here = flat(model)
-        assign(model, here + shift)
+        here = weights.clone()
+        weights.add_(shift)
         loss = objective(run.step)[1]
         assert loss is not None
         moved = gradient(loss)
-        assign(model, here)
+        weights.copy_(here)
         return moved
 
     title = f"{'Training' if kind == 'trained' else 'Unlearning'} ({method.name})"
@@ -226,12 +228,12 @@ def _fit(
             gradients = [gradient(loss, last=loss is losses[-1]) for loss in losses]
             directions = method.combine.direction(gradients, probe)
             if regularise is not None:
-                directions = [regularise.direction(directions[0], flat(model), forget_loss is not None)]
+                directions = [regularise.direction(directions[0], weights, forget_loss is not None)]
             norms = [d.norm() for d in directions]
             norm = float(sum(norms))
             value = float(retain_loss.detach())
             if not (math.isfinite(value) and math.isfinite(norm)) or _exploded(run, value, settings.guard):
-                run.average.network.load_state_dict(good)
+                averaged.copy_(good)
                 message = (
                     f"{method.name} diverged at step {run.step + 1}: retain loss {value:.3g}, lowest {run.lowest:.3g}. "
                     f"Kept the last good weights; try a larger alpha, a lower lr or a bounded form of the term"
@@ -239,13 +241,11 @@ def _fit(
                 record["status"] = f"diverged at step {run.step + 1}"
                 raise Diverged(message, _finish(run, folder if main else None, record, watch))
             for optimizer, direction, length in zip(optimizers.values(), directions, norms, strict=False):
-                clipped = direction * (settings.clip / (length + 1e-6)).clamp(max=1)
-                for p, g in zip(parameters, clipped.split([p.numel() for p in parameters]), strict=True):
-                    p.grad = g.view_as(p)
+                weights.grad = direction * (settings.clip / (length + 1e-6)).clamp(max=1)
                 optimizer.step()
             if regularise is not None:
-                assign(model, regularise.weights(flat(model)))
-            _follow(run.average, model, min(settings.ema, (1 + run.step) / (10 + run.step)))
+                weights.copy_(regularise.weights(weights))
+            _follow(averaged, weights, min(settings.ema, (1 + run.step) / (10 + run.step)))
 
             run.step += 1
             log(
@@ -260,7 +260,7 @@ def _fit(
             tick(1, note=f"retain loss {run.smooth:.4f}  {rate:.0f} images/s")
             # Not while the loss is on its way up to the guard.
             if run.step % 50 == 0 and run.smooth < math.sqrt(settings.guard) * run.lowest:
-                good = copy.deepcopy(run.average.network.state_dict())
+                good = averaged.clone()
             stopping = stop()
             due_save = run.step % settings.save_every == 0 and run.step < settings.steps
             if folder is not None and main and (due_save or stopping):
@@ -291,21 +291,20 @@ def _images(model: ScoreModel, data: ImageData | Split, method: Method) -> tuple
     return retain, forget
 
 
-def _weights(method: Method, confidence: Tensor | None, rows: int) -> Tensor | None:
+def _counts(method: Method, confidence: Tensor | None, rows: int) -> Tensor | None:
     """What each retained row counts: confidence^power, of mean 1; None where all count alike."""
     if not method.power:
         return None
     if confidence is None:
         raise UserError(f"method {method.name} weighs images by a judge's confidence; give one (--judge FOLDER)")
-    weights = confidence.detach().cpu().float() ** method.power
-    if weights.shape != (rows,) or not bool((confidence >= 0).all() & (confidence <= 1).all() & weights.any()):
+    counts = confidence.detach().cpu().float() ** method.power
+    if counts.shape != (rows,) or not bool((confidence >= 0).all() & (confidence <= 1).all() & counts.any()):
         raise UserError(f"confidence must be {rows} numbers in [0, 1], not all 0; got shape {tuple(confidence.shape)}")
-    return weights / weights.mean()
+    return counts / counts.mean()
 
 
-def _follow(average: ScoreModel, model: ScoreModel, decay: float) -> None:
-    with torch.no_grad():
-        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+def _follow(average: Tensor, weights: Tensor, decay: float) -> None:
+    average.lerp_(weights, 1 - decay)
 
 
 def _exploded(run: Run, value: float, guard: float) -> bool:

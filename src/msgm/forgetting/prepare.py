@@ -52,11 +52,15 @@ def flat(model: ScoreModel) -> Tensor:
     return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
 
 
-def assign(model: ScoreModel, weights: Tensor) -> None:
-    """Set all weights of a model to those of a vector (P,)."""
-    with torch.no_grad():
-        for p, part in zip(model.parameters(), weights.split([p.numel() for p in model.parameters()]), strict=True):
-            p.copy_(part.view_as(p))
+def flatten(model: ScoreModel) -> Tensor:
+    """All weights of a model as one vector (P,), of which they are views from here on: to change it changes them.
+
+    A step of an optimiser, or of an average, is one operation on a vector, and hundreds on the tensors of a network.
+    """
+    parameters, vector = list(model.parameters()), flat(model)
+    for p, part in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
+        p.data = part.view_as(p)
+    return vector
 
 
 def gradient(model: ScoreModel, loss: Tensor) -> Tensor:
