@@ -69,12 +69,12 @@ def test_what_each_recipe_needs_is_said() -> None:
 
 
 def test_parts_of_the_recipes() -> None:
-    """METHOD.md: alpha = 0.99 and the forget loss on every 4th step are the paper's."""
+    """docs/method.md: alpha = 0.99 and the forget loss on every 4th step are the paper's."""
     assert methods.standard().forget is None and methods.standard().sees_forget
     assert methods.unseen().forget is None and not methods.unseen().sees_forget
     assert methods.orthogonal().forget == Orthogonal(form="elementwise")
     assert methods.obtuse().forget == Obtuse(form="windowed")
-    assert methods.redirect().forget == Redirect(low=0.15)
+    assert methods.redirect().forget == Redirect(contrast=0.7, low=0.3)
     assert methods.erasediff().forget == UniformTarget() and methods.erasediff().combine == Adaptive()
     assert methods.erasediff(alpha=0.9).combine == Weighted(alpha=0.9, every=1)
     for recipe in (methods.orthogonal, methods.obtuse):

@@ -70,7 +70,7 @@ class UnlearnSettings(TrainSettings):
     steps: int = 300
     lr: float = 8e-4
     warmup: int = 10
-    cooldown: float = 0.3
+    cooldown: float = 0.5
     ema: float = 0.98
     noise_mean: float = 0.1
     save_every: int = 100

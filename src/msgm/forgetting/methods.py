@@ -216,9 +216,9 @@ def reweight(*, power: float = 4.0) -> Method:
 
 
 def redirect(
-    *, alpha: float = 0.5, every: int = 1, contrast: float = 0.0, low: float = 0.15, high: float = 1e6, subset: int = 0
+    *, alpha: float = 0.7, every: int = 1, contrast: float = 0.7, low: float = 0.3, high: float = 1e6, subset: int = 0
 ) -> Method:
-    """The exact score of the retained images at the forget points; the default."""
+    """The exact score of the retained images at the forget points, and a little beyond it; the default."""
     term = Redirect(contrast=contrast, low=low, high=high, subset=subset)
     return Method(name="redirect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
