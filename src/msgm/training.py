@@ -345,6 +345,7 @@ def _identity(record: Mapping[str, Any], model: ScoreModel) -> str:
     parts = {k: v for k, v in record.items() if k not in ("command", "versions")}
     parts["settings"] = {k: v for k, v in record["settings"].items() if k != "save_every"}
     parts["model"] = configuration(model)
+    parts["layout"] = 2  # of the state's tensors
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
