@@ -164,6 +164,7 @@ def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
         (["sample", "m", "--out", "o", "--config", "missing.yaml"], "missing.yaml"),
         (["sample", "m", "--out", "o", "--threads", "0"], "--threads"),
         (["sample", "m", "--out", "o", "--device", "abacus"], "abacus"),
+        (["evaluate", "m", "--out", "o", "--device", "abacus"], "abacus"),
         (["unlearn", "m", "--out", "o"], "forget"),
         (["train", "--out", "o", "--steps", "0"], "steps"),
         (["train", "--out", "o", "--method", "exorcise"], "exorcise"),

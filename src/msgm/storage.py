@@ -11,15 +11,19 @@ from typing import Any
 from .errors import UserError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then move: a full disk or a crash leaves what was there before."""
+def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write under a temporary name, then move: a full disk or a crash leaves what was there before.
+
+    Without ``sync`` only a crash of the machine may not; for files by the thousand.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):

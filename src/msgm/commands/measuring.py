@@ -232,6 +232,7 @@ def evaluate(
     data_dir: str | None = None,
     image_size: int | None = None,
     threads: int | None = None,
+    device: str = "cpu",
     overwrite: bool = False,
 ) -> None:
     """Measure a model: unlearning ratio, junk, likelihoods of both sets; table, results.json and report.html.
@@ -250,12 +251,13 @@ def evaluate(
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         threads: CPU threads.
+        device: cpu or cuda.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads)
+    hardware(threads, device)
     claim(out, overwrite=overwrite)
     refuse_unused(filter, strength=strength, guide=guide)
-    loaded = {name: load(name) for name in ([against] if against else []) + [model]}
+    loaded = {name: load(name).to(device) for name in ([against] if against else []) + [model]}
     labels = {name: Path(name).resolve().name for name in loaded}
     if len(set(labels.values())) < len(labels):
         labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in loaded}
@@ -263,7 +265,7 @@ def evaluate(
     rule = forget or loaded[model].record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
-    classifier = Judge.load(judge)
+    classifier = Judge.load(judge).to(device)
     test = images_of(loaded[model], data, data_dir, image_size, "test")
     request = ForgetRequest(rule)
     for source in sources.values():

@@ -60,7 +60,7 @@ def save_samples(folder: str | Path, pixels: Tensor, start: int = 0) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(pixels, start):
-        _image(image).save(folder / f"{index:05d}.png")
+        write_bytes(folder / f"{index:05d}.png", png(image), sync=False)
 
 
 def loss_figure(curves: Curves) -> Figure:
