@@ -1,6 +1,6 @@
 """Write docs/sweep.md from a finished sweep of all methods: python scripts/make_sweep.py runs/sweep.
 
-Its results.json becomes docs/results/sweep.json and its picture docs/images/sweep.png. Without a folder the page is
+Its results.json becomes docs/results/sweep.json. Without a folder the page and its picture, docs/images/sweep.png, are
 made again from that file, and with --check nothing is written: the exit status says whether docs/sweep.md is up to
 date. Only the blocks between the page's markers are generated; a page that is not there yet begins as `PAGE`.
 """
@@ -8,10 +8,13 @@ date. Only the blocks between the page's markers are generated; a page that is n
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from blocks import ROOT, fill, picture, table
 
+from msgm.evaluation.pareto import pareto_figure
+from msgm.evaluation.pictures import write_figure
 from msgm.evaluation.report import Row
 from msgm.forgetting.methods import DEFAULT
 
@@ -110,10 +113,16 @@ def blocks(results: dict[str, Any]) -> dict[str, str]:
 
 def main() -> int:
     page, stored = ROOT / "docs/sweep.md", ROOT / "docs/results/sweep.json"
+    check = "--check" in sys.argv
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
         stored.write_text((folder / "results.json").read_text())
-        picture(folder / "pareto.png", "sweep.png")
-    return fill(page, blocks(json.loads(stored.read_text())), check="--check" in sys.argv, template=PAGE)
+    results = json.loads(stored.read_text())
+    if not check:
+        parent, *compared = map(Row.from_dict, results["rows"])
+        with TemporaryDirectory() as scratch:
+            write_figure(pareto_figure(compared, parent), Path(scratch) / "pareto")
+            picture(Path(scratch) / "pareto.png", "sweep.png")
+    return fill(page, blocks(results), check=check, template=PAGE)
 
 
 if __name__ == "__main__":

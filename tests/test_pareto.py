@@ -131,9 +131,11 @@ def test_what_went_wrong_is_counted() -> None:
 
 def overlaps(figure: Figure) -> int:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
+    figure.draw_without_rendering()
     renderer = FigureCanvasAgg(figure).get_renderer()
-    boxes = [text.get_window_extent(renderer) for text in figure.axes[0].texts if text.get_fontsize() == 8]
+    boxes = [Text.get_window_extent(text, renderer) for text in figure.axes[0].texts if text.get_fontsize() == 8]
     return sum(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 

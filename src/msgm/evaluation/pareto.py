@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .repeats import status
 from .report import Row
 
@@ -63,7 +65,7 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
 
     Rows that are not `whole` are no part of that front. Filled marks are the rows that no other dominates in all of
     `CRITERIA`; bars are standard errors of the NLL and the interval of UR. ``reference`` (the model that all started
-    from) is a line at its NLL.
+    from) is a line at its NLL, around which the axis is stretched: what matters are hundredths, what fails is far off.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -77,12 +79,12 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         axes = figure.subplots()
         methods = list(dict.fromkeys(row.method for row in rows))
-        corners, sound = [], []
+        labels, sound = [], []
         for row, good, (nll, error), ur, junk in shown:
             place = methods.index(row.method)
             colour, shape = COLOURS[place % len(COLOURS)], SHAPES[place % len(SHAPES)]
             y = 100 * (ur.value + junk)
-            corners.append((nll, y))
+            labels.append((row.model, nll, y, colour))
             sound += [(nll, y)] if whole(row) else []
             axes.errorbar(
                 nll, y, xerr=0 if error is None or math.isnan(error) else error,
@@ -93,9 +95,11 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
         if steps:
             axes.step(*zip(*steps, strict=True), where="post", color="#7f7f7f", linewidth=1.2, zorder=0)
         if reference is not None and reference.nll_retain is not None:
-            axes.axvline(reference.nll_retain[0], color="#7f7f7f", linestyle=":", linewidth=1)
+            centre = reference.nll_retain[0]
+            _stretch(axes, centre)
+            axes.axvline(centre, color="#7f7f7f", linestyle=":", linewidth=1)
             axes.text(
-                reference.nll_retain[0], 0.99, f" {reference.model}", transform=axes.get_xaxis_transform(), va="top",
+                centre, 0.99, f" {reference.model}", transform=axes.get_xaxis_transform(), va="top",
                 color="#5b6470", fontsize=8,
             )  # fmt: skip
         # Linear up to 1 %, so that nothing at all has a place.
@@ -106,27 +110,41 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
             xlabel="NLL of retained test images, bits/dim (lower is better)", ylabel="UR + junk, % (lower is better)"
         )
         axes.spines[["top", "right"]].set_visible(False)
-        _label(figure, axes, [(row.model, x, y) for (row, *_), (x, y) in zip(shown, corners, strict=True)])
+        _label(figure, axes, labels)
     return figure
 
 
-def _label(figure: Figure, axes: Any, labels: Sequence[tuple[str, float, float]]) -> None:
+def _stretch(axes: Any, centre: float, width: float = 0.05) -> None:
+    """An x axis that is linear within ``width`` of the centre and logarithmic beyond."""
+    axes.set_xscale(
+        "function",
+        functions=(lambda x: np.arcsinh((x - centre) / width), lambda u: centre + width * np.sinh(u)),
+    )
+    low, high = axes.get_xlim()
+    apart = [side * step for step in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) for side in (-1, 1)]
+    ticks = [centre + shift for shift in sorted([0.0, *apart]) if low <= centre + shift <= high]
+    axes.set_xticks(ticks, [f"{tick:.2f}" for tick in ticks])
+
+
+def _label(figure: Figure, axes: Any, labels: Sequence[tuple[str, float, float, str]]) -> None:
     """Names beside their points, each at the first of several places that no other name or point has taken."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()
-    points = [tuple(axes.transData.transform((x, y))) for _, x, y in labels]
+    points = [tuple(axes.transData.transform((x, y))) for _, x, y, _ in labels]
     frame = axes.get_window_extent(renderer)
     taken: list[Any] = []
-    for name, x, y in labels:
+    for name, x, y, colour in labels:
         spots = [(dx, dy, side) for dy in (0, 9, -9, 18, -18, 27, -27, 36) for dx, side in ((9, "left"), (-9, "right"))]
         for dx, dy, side in spots:
             text = axes.annotate(
                 name, (x, y), xytext=(dx, dy), textcoords="offset points", ha=side, va="center", fontsize=8,
-                arrowprops={"arrowstyle": "-", "color": "#9ba6b2", "linewidth": 0.5} if abs(dy) > 9 else None,
+                color=colour, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5} if dy else None,
             )  # fmt: skip
-            box = text.get_window_extent(renderer)
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text, renderer)  # of the name without its line
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if (inside and not any(box.overlaps(b) or b.overlaps(box) for b in taken)
                     and not any(box.contains(*p) for p in points)):  # fmt: skip
