@@ -144,7 +144,7 @@ def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
     given = "--set combine.alpha=.7 --set forget.window=2 --set combine=pcgrad --set regularise=saliency --set low=0"
     (word,) = cli._spell(given.split(), set())
     method = build_method("redirect", json.loads(word.removeprefix("--set=")))
-    assert method.combine == PCGrad(alpha=0.7) and method.forget == Redirect(low=0, window=2)
+    assert method.combine == PCGrad(alpha=0.7) and method.forget == Redirect(contrast=0.7, low=0, window=2)
     assert method.regularise == Saliency()
     assert build_method("orthogonal", {"retain.weighting": "noise"}, alpha=0.5).retain == Denoising(weighting="noise")
     assert build_method("erasediff", alpha=0.5) == METHODS["erasediff"](alpha=0.5)
