@@ -150,6 +150,7 @@ def test_the_picture_names_every_row_and_draws_the_front() -> None:
         "redirect alpha=0.4", "unseen", "redirect alpha=0.5", "obtuse", "half", "parent"
     }  # fmt: skip
     assert overlaps(figure) == 0
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2.65", "2.70", "2.75", "2.80", "2.90", "3.20"]
     steps = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert [tuple(map(tuple, line.get_xydata())) for line in steps] == [((2.75, 8.0), (2.9, 1.0))]
     # Filled: undominated in all criteria. One that diverged with some seeds is shown, and bounds nothing.

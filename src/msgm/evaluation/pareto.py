@@ -96,8 +96,8 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
             axes.step(*zip(*steps, strict=True), where="post", color="#7f7f7f", linewidth=1.2, zorder=0)
         if reference is not None and reference.nll_retain is not None:
             centre = reference.nll_retain[0]
-            _stretch(axes, centre)
             axes.axvline(centre, color="#7f7f7f", linestyle=":", linewidth=1)
+            _stretch(axes, centre)
             axes.text(
                 centre, 0.99, f" {reference.model}", transform=axes.get_xaxis_transform(), va="top",
                 color="#5b6470", fontsize=8,
@@ -120,6 +120,7 @@ def _stretch(axes: Any, centre: float, width: float = 0.05) -> None:
         "function",
         functions=(lambda x: np.arcsinh((x - centre) / width), lambda u: centre + width * np.sinh(u)),
     )
+    axes.autoscale_view()
     low, high = axes.get_xlim()
     apart = [side * step for step in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) for side in (-1, 1)]
     ticks = [centre + shift for shift in sorted([0.0, *apart]) if low <= centre + shift <= high]
