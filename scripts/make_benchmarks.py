@@ -42,8 +42,8 @@ def training(found: Found) -> str:
     def said(row: dict[str, float]) -> str:
         bound = row["plain ms"] / row["bare ms"]
         return (
-            f"**{row['plain/msgm']:.2f}** at batch {row['batch']} (the bare network: {bound:.2f}), "
-            f"**{row['msgm/bare']:.2f}** of the bare network's time"
+            f"**{row['plain/msgm']:.2f}** [{row['least, most of that']}] at batch {row['batch']} (the bare network: "
+            f"{bound:.2f}), **{row['msgm/bare']:.2f}** [{row['least, most']}] of the bare network's time"
         )
 
     rows = [row for row in found["tables"]["One step"] if row["case"] == "unlearn, orthogonal"]
