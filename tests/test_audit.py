@@ -177,6 +177,8 @@ def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[flo
     assert pixels.dtype == torch.uint8
     assert tuple(pixels.shape[1:]) == SHAPE
     assert float((pixels.float() + 0.5).mean() / 128 - 1) == pytest.approx(mean, abs=0.02)
+    seen = shown["judged"]
+    assert sum(seen.values()) == 12 and seen["junk"] == round(12 * shown["junk"])
     assert (shown["model"], shown["method"], shown["seconds"]) == ("m", "unseen", 3.0)
     assert shown["nll"] == {key: {"bits_per_dim": None, "stderr": None} for key in ("retain", "forget")}
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -112,6 +113,11 @@ def test_rows_of_several_seeds() -> None:
     assert one.seconds == 10 and one.extra["status"] == "finished" and one.extra["steps"] == 100
     assert one.extra["intervals"]["nll_retain"] == [mean([2.7, 2.8, 3.0]).low, mean([2.7, 2.8, 3.0]).high]
     assert [r["seed"] for r in one.extra["runs"]] == [1, 2, 6]
+    # Samples of each class are added up, where all runs have counted them.
+    first, second = ({"a": 3, "junk": 1}, {"a": 2, "junk": 0})
+    counted = [replace(r, extra={**r.extra, "judged": c}) for r, c in zip(rows, (first, second), strict=False)]
+    assert over_seeds(counted).extra["judged"] == {"a": 5, "junk": 1}
+    assert over_seeds([*counted, rows[2]]).extra["judged"] == one.extra["judged"] == {}
     # The error of a single run's likelihood is that over its images.
     assert over_seeds(rows[:1]).nll_retain == (2.7, 0.04)
     assert over_seeds(rows[:1]).cells() == rows[0].cells()

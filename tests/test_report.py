@@ -14,7 +14,7 @@ from rich.console import Console
 from msgm.errors import UserError
 from msgm.evaluation.metrics import wilson
 from msgm.evaluation.pictures import grid
-from msgm.evaluation.report import Results, Row, commit, table, write_html, write_json
+from msgm.evaluation.report import Results, Row, commit, judged_sheets, table, write_html, write_json
 
 
 def results(model: str = "Standard") -> Results:
@@ -103,6 +103,18 @@ def test_table_shows_the_numbers() -> None:
         assert shown in text
     assert "[red]Standard[/red] [/x]" in text
     assert "nan" not in text
+
+
+def test_what_the_judge_saw_is_a_table_of_its_own(tmp_path: Path) -> None:
+    seen = Row(model="Standard", method="standard", extra={"judged": {"cat": 3, "dog": 5, "junk": 0}})
+    unseen = Row(model="Other", method="unseen")
+    found = Results(command="c", seed=0, commit=None, budget={}, rows=[seen, unseen])
+    (sheet,) = judged_sheets(found)
+    assert sheet.headings == ("Model", "Method", "cat", "dog", "junk")
+    assert sheet.rows == [("Standard", "standard", "37.5", "62.5", "0.0")]
+    write_html(tmp_path / "report.html", found, title="Seen")
+    assert "<td>62.5</td>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert judged_sheets(results()) == []
 
 
 def test_html_is_self_contained_and_escaped(tmp_path: Path) -> None:

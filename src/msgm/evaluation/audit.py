@@ -123,8 +123,9 @@ def evaluate(
     """Sample, judge and measure a model: one row of results, and the samples as uint8 (n, C, H, W).
 
     Shares are of all samples. ``frechet_distance`` (extra) is that of the judge's features between the samples
-    and the retained test images. A likelihood whose step-doubling check fails is not reported: None, with the
-    check itself in ``nll_doubling``. ``seconds`` is how long it took to make the model.
+    and the retained test images, ``judged`` how many samples the judge takes for each class. A likelihood whose
+    step-doubling check fails is not reported: None, with the check itself in ``nll_doubling``. ``seconds`` is how
+    long it took to make the model.
     """
     settings = settings or EvaluateSettings()
     forget, chosen = check(model, judge, request, test)
@@ -133,7 +134,8 @@ def evaluate(
     with bar(f"{name}: {settings.n} samples", settings.n, show=progress) as tick:
         pixels = to_pixels(settings.build(model).sample(settings.n, seed=settings.seed, tick=tick)).cpu()
     x = to_model(pixels)
-    shares = judged_shares(judge.predict(x), forget, judge.classes)
+    predicted = judge.predict(x)
+    shares = judged_shares(predicted, forget, judge.classes)
     distance = frechet_distance(judge.features(x), judge.features(to_model(test.images[~chosen])))
     nll: dict[str, Measured | None] = {"retain": None, "forget": None}
     doubling: dict[str, float] = {}
@@ -163,6 +165,7 @@ def evaluate(
         seconds=seconds,
         extra={
             "frechet_distance": distance,
+            "judged": judge.counts(predicted),
             "nll_doubling": doubling,
             "sampler": settings.sampler,
             "evaluation_seconds": time.monotonic() - began,

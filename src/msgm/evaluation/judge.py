@@ -92,6 +92,11 @@ class Judge(nn.Module):
         labels = torch.tensor([*self.classes, JUNK], device=x.device)
         return labels[self.probabilities(x, batch).argmax(1)]
 
+    def counts(self, predicted: Tensor) -> dict[str, int]:
+        """How many of the label values ``predicted`` (N,) are of each class, by its name, and how many ``junk``."""
+        names = zip((*self.names, "junk"), (*self.classes, JUNK), strict=True)
+        return {name: int((predicted == label).sum()) for name, label in names}
+
     def log_retain(self, forget: Collection[int]) -> Callable[[Tensor], Tensor]:
         """x (B, C, H, W) -> log P(no class of ``forget`` | x, no junk), (B,): differentiable, for `filters.Guided`.
 

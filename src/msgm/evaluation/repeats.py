@@ -52,7 +52,8 @@ def over_seeds(rows: Sequence[Row]) -> Row:
 
     Rates are means with the interval of `rate`; NLLs are means, ± their standard error over the seeds (of one seed:
     over its images). An NLL that fails its check in one of the runs is not reported. ``extra`` keeps the mean Fréchet
-    distance and cost, the intervals over the seeds, what went wrong in how many of them, and every run's own row.
+    distance and cost, the samples of each class by all runs, the intervals over the seeds, what went wrong in how many
+    of them, and every run's own row.
     """
     done = [row for row in rows if row.unlearning_ratio is not None]
     found: dict[str, Mean] = {}
@@ -82,6 +83,7 @@ def over_seeds(rows: Sequence[Row]) -> Row:
     retain = likelihood("nll_retain", [row.nll_retain for row in done])
     forget = likelihood("nll_forget", [row.nll_forget for row in done])
     distance = average("frechet_distance", extra("frechet_distance", done))
+    judged = [row.extra["judged"] for row in done] if all("judged" in row.extra for row in done) else []
     intervals = {key: [m.low, m.high] for key, m in found.items() if m.n > 1}
     if junk is not None:
         intervals["junk"] = [junk.low, junk.high]
@@ -96,6 +98,7 @@ def over_seeds(rows: Sequence[Row]) -> Row:
         seconds=fmean(seconds) if seconds else None,
         extra={
             "frechet_distance": distance,
+            "judged": {name: sum(counts[name] for counts in judged) for name in (judged[0] if judged else ())},
             "steps": max((s for s in extra("steps", rows) if s is not None), default=None),
             "images": max((s for s in extra("images", rows) if s is not None), default=None),
             "status": status(rows),

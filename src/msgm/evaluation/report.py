@@ -189,6 +189,20 @@ def results_sheet(results: Results, more: Columns | None = None) -> Sheet:
     return Sheet(title="Results", headings=(*HEADINGS, *more), rows=rows, legend=LEGEND)
 
 
+def judged_sheets(results: Results) -> list[Sheet]:
+    """What the judge took the samples for, class by class: one table, or none where no row has ``judged``."""
+    rows = [row for row in results.rows if row.extra.get("judged")]
+    if not rows:
+        return []
+    names, cells = list(rows[0].extra["judged"]), []
+    for row in rows:
+        counts = row.extra["judged"]
+        shares = (100 * counts[name] / sum(counts.values()) for name in names)
+        cells.append((row.model, row.method, *(f"{share:.1f}" for share in shares)))
+    legend = "Share of the samples, %. A kept class that has become rare is a cost that the unlearning ratio hides."
+    return [Sheet(title="What the judge saw", headings=("Model", "Method", *names), rows=cells, legend=legend)]
+
+
 def table(results: Results, more: Columns | None = None) -> Table:
     """The rows as a `rich` table, with ``more`` columns at its end."""
     from rich.box import SIMPLE_HEAD
@@ -226,7 +240,7 @@ def write_html(
 ) -> None:
     """One HTML file with everything in it, written atomically; nothing in it is fetched from elsewhere.
 
-    ``sheets``: its tables; by default one of the rows of ``results``, which otherwise may be any JSON object with
+    ``sheets``: its tables; by default those of the rows of ``results``, which otherwise may be any JSON object with
     command, seed, commit and budget. ``figures``: (caption, PNG file), as wide as the page.
     ``grids``: (caption, uint8 (C, H, W) or PIL image), shown side by side. ``curves``: as in `loss_figure`.
     ``records``: for each model, what was forgotten and how. All text is escaped.
@@ -238,7 +252,7 @@ def write_html(
     data = plain(results)
     if sheets is None:
         assert isinstance(results, Results)
-        sheets = [results_sheet(results)]
+        sheets = [results_sheet(results), *judged_sheets(results)]
     page = environment.from_string(source).render(
         title=title,
         results=data,

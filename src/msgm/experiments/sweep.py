@@ -15,7 +15,7 @@ from ..evaluation.audit import EvaluateSettings
 from ..evaluation.pareto import CRITERIA, pareto_figure, undominated
 from ..evaluation.pictures import write_figure
 from ..evaluation.repeats import over_seeds
-from ..evaluation.report import Columns, Results, commit, results_sheet, write_html, write_json
+from ..evaluation.report import Columns, Results, commit, judged_sheets, results_sheet, write_html, write_json
 from ..forgetting.methods import METHODS, Method
 from ..settings import UnlearnSettings
 from ..storage import claim
@@ -243,7 +243,10 @@ def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Seque
         out / "report.html",
         results,
         title=f"Ways to forget: {task.rule}",
-        sheets=[results_sheet(results, {**COLUMNS, "status": lambda row: str(row.extra["status"])})],
+        sheets=[
+            results_sheet(results, {**COLUMNS, "status": lambda row: str(row.extra["status"])}),
+            *judged_sheets(results),
+        ],
         figures=[("UR + junk against the NLL of retained images", pareto)],
         grids=[(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()],
         notes=notes,
