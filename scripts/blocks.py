@@ -13,13 +13,12 @@ def filled(text: str, made: Mapping[str, str]) -> str:
     return _BLOCK.sub(lambda match: f"<!-- {match[1]}:begin -->\n{made[match[1]]}\n<!-- {match[1]}:end -->", text)
 
 
-def fill(page: Path, made: Mapping[str, str], *, check: bool, template: str | None = None) -> int:
-    """Fill the blocks of a page, a missing one's ``template``; with ``check`` only say, as exit status, if they are."""
-    missing = template is not None and not page.exists()
-    text = template if missing else page.read_text()
+def fill(page: Path, made: Mapping[str, str], *, check: bool) -> int:
+    """Fill the blocks of a page; with ``check`` only say, as exit status, if they are filled."""
+    text = page.read_text()
     whole = filled(text, made)
     if check:
-        return int(missing or whole != text)
+        return int(whole != text)
     page.write_text(whole)
     return 0
 

@@ -1,8 +1,9 @@
-"""Write docs/sweep.md from a finished sweep of all methods: python scripts/make_sweep.py runs/sweep.
+"""Fill the tables of sweeps and audits in the docs: python scripts/make_sweep.py runs/sweep runs/study.
 
-Its results.json becomes docs/results/sweep.json. Without a folder the page and its picture, docs/images/sweep.png, are
-made again from that file, and with --check nothing is written: the exit status says whether docs/sweep.md is up to
-date. Only the blocks between the page's markers are generated; a page that is not there yet begins as `PAGE`.
+The results.json of each folder becomes docs/results/FOLDER.json, of which docs/sweep.md or docs/redirect.md has the
+blocks FOLDER-made-by, FOLDER-table, FOLDER-judged and FOLDER-front that it asks for. Without a folder the pages and the
+picture docs/images/sweep.png are made again from those files, and with --check nothing is written: the exit status
+says whether the pages are up to date.
 """
 
 import json
@@ -15,33 +16,11 @@ from blocks import ROOT, fill, picture, table
 
 from msgm.evaluation.pareto import pareto_figure
 from msgm.evaluation.pictures import write_figure
-from msgm.evaluation.report import Row
+from msgm.evaluation.report import Results, Row, judged_sheets
 from msgm.forgetting.methods import DEFAULT
 
-PAGE = """# Every method with one budget
-
-Each recipe unlearns from the same model with the same number of steps and of images seen, several seeds each, with its
-own default settings, and is audited alike.
-
-<!-- made-by:begin -->
-<!-- made-by:end -->
-
-<!-- table:begin -->
-<!-- table:end -->
-
-Shares are of all samples. Intervals and ± are over the seeds; the interval of a rate is never narrower than its samples
-allow. NLLs are in bits/dim; one that failed its step-doubling check in any of the runs is not reported. A row is on the
-front if no other is at least as good in UR, junk, Fréchet distance, both likelihoods (that of the forgotten images is
-to be bad) and steps, and better in one, by the means. One of which any run was refused, diverged or failed a check is
-on no front.
-
-![UR and junk against the likelihood of retained images](images/sweep.png)
-
-## Which no other beats
-
-<!-- front:begin -->
-<!-- front:end -->
-"""
+PAGES = ("sweep.md", "redirect.md")
+STORED = ROOT / "docs/results"
 
 
 def share(row: dict[str, Any]) -> str:
@@ -61,19 +40,28 @@ def measured(results: dict[str, Any]) -> str:
         _, _, _, junk, retained, nll, forgotten, seconds = Row.from_dict(row).cells()
         distance, images = row.get("frechet_distance"), row.get("images")
         front = {True: "yes", False: "no", None: ""}[row.get("front")]
-        # The model that all start from is the method standard.
-        name = f"{row['method']} (the model itself)" if "front" not in row else row["model"]
+        # The model that all runs of a sweep start from is the method standard.
+        parent = "criteria" in results["budget"] and "front" not in row
+        name = f"{row['method']} (the model itself)" if parent else row["model"]
         rows.append([
             name, share(row), junk, retained, "–" if distance is None else f"{distance:.1f}", nll, forgotten,
-            "–" if images is None else str(images), seconds, front, row["status"],
+            "–" if images is None else str(images), seconds, front, row.get("status", "finished"),
         ])  # fmt: skip
     return table(headings, rows)
+
+
+def judged(results: dict[str, Any]) -> str:
+    """Class by class what the judge took the samples for."""
+    return "\n\n".join(
+        table(["variant", *sheet.headings[2:]], [[row[0], *row[2:]] for row in sheet.rows])
+        for sheet in judged_sheets(Results.from_dict(results))
+    )
 
 
 def front(results: dict[str, Any]) -> str:
     """The names on the front, and what is asked of the default method."""
     parent, *compared = results["rows"]
-    names = [row["model"] for row in compared if row["front"]]
+    names = [row["model"] for row in compared if row.get("front")]
     lines = ["On the front: " + (", ".join(f"`{name}`" for name in names) or "none") + "."]
     ours = next((row for row in compared if row["model"] == DEFAULT), None)
     if ours is None or ours["unlearning_ratio"]["value"] is None:
@@ -97,32 +85,37 @@ def front(results: dict[str, Any]) -> str:
 
 def made_by(results: dict[str, Any]) -> str:
     budget, evaluation = results["budget"], results["budget"]["evaluation"]
-    runs = [run for row in results["rows"] for run in row.get("runs", [row])]
-    minutes = sum((run["seconds"] or 0) + run.get("evaluation_seconds", 0) for run in runs) / 60
-    return (
-        f"`{results['command']}`, commit `{str(results['commit'])[:7]}`: {budget['steps']} steps of "
-        f"{budget['images_per_step']} images on average, {len(budget['seeds'])} seeds; of each run {evaluation['n']} "
-        f"samples and the likelihoods of {evaluation['nll_images']} test images of each set; {minutes:.0f} minutes of "
-        "the processes' time in all. This package's own experiment on a small model, not the paper's."
+    parts = [f"`{results['command']}`, commit `{str(results['commit'])[:7]}`: "]
+    if "seeds" in budget:
+        seeds = f"{len(budget['seeds'])} seeds" if len(budget["seeds"]) > 1 else "one seed"
+        parts.append(f"{budget['steps']} steps of {budget['images_per_step']} images on average, {seeds}; of each run ")
+    parts.append(
+        f"{evaluation['n']} samples and the likelihoods of {evaluation['nll_images']} test images of each set. "
+        "This package's own experiment on a small model, not the paper's."
     )
+    return "".join(parts)
 
 
-def blocks(results: dict[str, Any]) -> dict[str, str]:
-    return {"made-by": made_by(results), "table": measured(results), "front": front(results)}
+def blocks(name: str, results: dict[str, Any]) -> dict[str, str]:
+    made = {
+        "made-by": made_by(results), "table": measured(results), "judged": judged(results), "front": front(results)
+    }  # fmt: skip
+    return {f"{name}-{block}": text for block, text in made.items()}
 
 
 def main() -> int:
-    page, stored = ROOT / "docs/sweep.md", ROOT / "docs/results/sweep.json"
     check = "--check" in sys.argv
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
-        stored.write_text((folder / "results.json").read_text())
-    results = json.loads(stored.read_text())
+        (STORED / f"{folder.name}.json").write_text((folder / "results.json").read_text())
+    stored = {path.stem: json.loads(path.read_text()) for path in STORED.glob("*.json")}
+    audits = {name: results for name, results in stored.items() if "evaluation" in results["budget"]}
     if not check:
-        parent, *compared = map(Row.from_dict, results["rows"])
+        parent, *compared = map(Row.from_dict, audits["sweep"]["rows"])
         with TemporaryDirectory() as scratch:
             write_figure(pareto_figure(compared, parent), Path(scratch) / "pareto")
             picture(Path(scratch) / "pareto.png", "sweep.png")
-    return fill(page, blocks(results), check=check, template=PAGE)
+    made = {block: text for name, results in audits.items() for block, text in blocks(name, results).items()}
+    return max(fill(ROOT / "docs" / page, made, check=check) for page in PAGES)
 
 
 if __name__ == "__main__":

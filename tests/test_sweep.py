@@ -338,7 +338,8 @@ def test_the_estimate_is_said_before_the_work(task: Task, tmp_path: Path, monkey
 def page_of(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     made = importlib.import_module("make_sweep")
-    return str(importlib.import_module("blocks").filled(made.PAGE, made.blocks(results)))
+    text = (ROOT / "docs/sweep.md").read_text(encoding="utf-8")
+    return str(importlib.import_module("blocks").filled(text, made.blocks("sweep", results)))
 
 
 def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
