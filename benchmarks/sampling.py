@@ -74,7 +74,7 @@ class Scorer:
         x = to_model(pixels)
         verdicts, features = self.judge.predict(x), self.judge.features(x)
         shares = judged_shares(verdicts, self.forget, self.judge.classes)
-        counts = torch.stack([(verdicts == label).sum() for label in (*self.judge.classes, -1)])
+        counts = torch.tensor(list(self.judge.counts(verdicts).values()))
         return shares, counts, self.distance(features)
 
     def distance(self, features: Tensor, groups: int = 10) -> tuple[float, float]:

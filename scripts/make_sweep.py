@@ -89,11 +89,13 @@ def made_by(results: dict[str, Any]) -> str:
     if "seeds" in budget:
         seeds = f"{len(budget['seeds'])} seeds" if len(budget["seeds"]) > 1 else "one seed"
         parts.append(f"{budget['steps']} steps of {budget['images_per_step']} images on average, {seeds}; of each run ")
-    parts.append(
-        f"{evaluation['n']} samples and the likelihoods of {evaluation['nll_images']} test images of each set. "
-        "This package's own experiment on a small model, not the paper's."
-    )
-    return "".join(parts)
+    parts.append(f"{evaluation['n']} samples and the likelihoods of {evaluation['nll_images']} test images of each set")
+    # A run that was resumed, or audited again, does not know how long it took.
+    runs = [run for row in results["rows"][1:] for run in row.get("runs", [row])]
+    if all(run["seconds"] is not None for run in runs):
+        minutes = sum(run["seconds"] + run.get("evaluation_seconds", 0) for run in runs) / 60
+        parts.append(f"; {minutes:.0f} minutes of the processes' time for all runs")
+    return "".join([*parts, ". This package's own experiment on a small model, not the paper's."])
 
 
 def blocks(name: str, results: dict[str, Any]) -> dict[str, str]:
