@@ -63,7 +63,7 @@ def train(
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         sde: the forward process.
-        network: a preset (small-16, small-28, small-32, paper-32, paper-64); auto takes the small one of the images' size.
+        network: small-16, small-28, small-32, paper-32 or paper-64; auto: the small one of the images' size.
         prediction: what the network's output means.
         forget: rule that selects what must not be generated, as "label in [3, 7]".
         method: a name of those that msgm methods lists.
