@@ -406,6 +406,27 @@ def test_a_foreign_model_needs_its_data_named(tmp_path: Path, out: Path, capsys:
     assert json.loads((out / "model_index.json").read_text())["_class_name"] == "DDPMPipeline"
 
 
+def test_a_record_says_how_the_images_were_read(
+    pictures: Path, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in pictures.rglob("*.png"):
+        Image.open(file).resize((40, 40)).save(file)
+    parent = tmp_path / "parent"
+    main(
+        ["train", "--data", "pictures", "--data-dir", str(tmp_path), "--image-size", "28", "--out", str(parent), *TINY]
+    )
+    known = {"data": "pictures", "data_dir": str(tmp_path), "image_size": 28}
+    assert load(parent).record["loaded"] == known
+    main(["unlearn", str(parent), "--forget", "label == 1", "--out", str(out), *TINY])
+    assert load(out).record["loaded"] == known
+
+    moved = pictures.rename(tmp_path / "elsewhere")
+    again = ["unlearn", str(parent), "--forget", "label == 1", "--out", str(tmp_path / "again"), *TINY]
+    assert "say where its images are with --data" in refused(capsys, *again)
+    assert "has (1, 40, 40)" in refused(capsys, *again, "--data", moved)
+    main([*again, "--data", str(moved), "--image-size", "28"])
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
 def test_a_broken_judge_is_named(
     damage: str, model: str, judge: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]

@@ -323,9 +323,9 @@ def _record(
     command: str,
 ) -> dict[str, Any]:
     sets: dict[str, Any] = (
-        {"data": {"name": data.name, "sha256": data.sha256, "images": len(data)}}
+        {"data": {"name": data.name, "sha256": data.sha256, "images": len(data)}, "loaded": dict(data.loaded)}
         if isinstance(data, ImageData)
-        else {"request": data.to_dict()}
+        else {"request": data.to_dict(), "loaded": dict(data.forget.loaded)}
     )
     return {
         "format": 1,
@@ -342,7 +342,7 @@ def _record(
 
 def _identity(record: Mapping[str, Any], model: ScoreModel) -> str:
     """Hash (hex) of all that a run's numbers depend on."""
-    parts = {k: v for k, v in record.items() if k not in ("command", "versions")}
+    parts = {k: v for k, v in record.items() if k not in ("command", "versions", "loaded")}
     parts["settings"] = {k: v for k, v in record["settings"].items() if k != "save_every"}
     parts["model"] = configuration(model)
     parts["layout"] = 2  # of the state's tensors

@@ -10,7 +10,7 @@ from ..data import ForgetRequest
 from ..experiments.jobs import Task
 from ..experiments.sweep import COLUMNS, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep import sweep as compare
-from .options import build_method, data_name, hardware, images_of, show
+from .options import build_method, hardware, images_of, show, which_images
 
 
 def sweep(
@@ -49,7 +49,8 @@ def sweep(
         methods: all, or names with commas (msgm methods lists them).
         grid: values to try instead of a method's defaults, as "redirect:alpha=0.4,0.5;orthogonal:alpha=0.7,every=1".
         seeds: runs of each method and settings, with seed, seed + 1, ...
-        data: the images; by default those that the model was trained on, where its record names them.
+        data: the images; by default those that the model was trained on, read as they were then, if its record
+            says it.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         judge: a judge folder, or demo for the MNIST judge in the package: it judges all samples.
@@ -66,7 +67,7 @@ def sweep(
     parent = load(model)
     ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
     task = Task(
-        model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget, judge=judge,
+        model=model, **which_images(parent, data, data_dir, image_size), rule=forget, judge=judge,
         confidence=confidence, evaluation=evaluation, device=device, command=command,
     )  # fmt: skip
     results = compare(

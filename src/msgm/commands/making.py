@@ -27,7 +27,7 @@ from ..settings import TrainSettings, UnlearnSettings
 from ..storage import claim
 from ..training import train as fit
 from ..training import unlearn as forget_in
-from .options import build_method, check_weigher, confidence, data_name, hardware, images_of, show
+from .options import build_method, check_weigher, confidence, hardware, images_of, show, which_images
 
 
 def train(
@@ -175,7 +175,8 @@ def unlearn(
         out: folder for the new model, its record and log.jsonl.
         forget: rule that selects what must not be generated, as "label in [3, 7]" or "Bangs == 1 and Male == 0".
         method: a name of those that msgm methods lists.
-        data: the images; by default those that the model was trained on, where its record names them.
+        data: the images; by default those that the model was trained on, read as they were then, if its record
+            says it.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         alpha: weight of the retain loss (method's own default).
@@ -209,7 +210,7 @@ def unlearn(
             key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None
         }
         task = Task(
-            model=model, data=data_name(parent, data), data_dir=data_dir, image_size=image_size, rule=forget,
+            model=model, **which_images(parent, data, data_dir, image_size), rule=forget,
             judge=judge or EMBEDDED, confidence=weigher,
             evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
             selection=selection if select else None, device=device, command=command,

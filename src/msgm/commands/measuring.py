@@ -137,7 +137,7 @@ def nll(
         model: a model folder, or demo.
         forget: rule that splits the images; by default the model's own request, where its record has one.
         out: JSON file for the values of each image.
-        data: the images; by default those of the model's record.
+        data: the images; by default those of the model's record, read as they were then.
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         n: images of each set.

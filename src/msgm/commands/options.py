@@ -144,21 +144,27 @@ def refuse_unused(name: str | None, **given: Any) -> None:
             raise UserError(f"--{key} is for --filter {' or '.join(known)}; got {name or 'no filter'}")
 
 
-def data_name(model: ScoreModel, data: str | None) -> str:
-    """The data asked for, or those that the model's record names."""
-    name = data or model.record.get("data", {}).get("name") or model.record.get("request", {}).get("data")
+def which_images(model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None) -> dict[str, Any]:
+    """The options that say which images, as they are given or else as the model's record has them."""
+    record = model.record
+    known = {} if data else dict(record.get("loaded", {}))
+    name = data or known.get("data") or record.get("data", {}).get("name") or record.get("request", {}).get("data")
     if name is None:
         raise UserError("the model's record names no data; say which images with --data")
-    return str(name)
+    return {
+        "data": str(name),
+        "data_dir": data_dir or known.get("data_dir"),
+        "image_size": known.get("image_size") if image_size is None else image_size,
+    }
 
 
 def images_of(
     model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None, split: Literal["train", "test"]
 ) -> ImageData:
     """The images asked for, or those that the model's record names; of the model's shape."""
-    name = data_name(model, data)
+    asked = which_images(model, data, data_dir, image_size)
     try:
-        found = load_data(name, split=split, data_dir=data_dir, image_size=image_size)
+        found = load_data(asked["data"], split=split, data_dir=asked["data_dir"], image_size=asked["image_size"])
     except UserError as error:
         hint = "" if data else " (named by the model's record; say where its images are with --data)"
         raise UserError(f"{error}{hint}") from error

@@ -28,7 +28,8 @@ class ImageData:
 
     ``images`` is uint8 (N, C, H, W), or float (N, d): vectors, which are taken as they are, in model space.
     Each column is int64 (N,), ``"label"`` among them if the class is known.
-    ``label_names[i]``, where given, is the name of label i. ``source`` says whose data these are.
+    ``label_names[i]``, where given, is the name of label i. ``source`` says whose data these are. ``loaded`` has, for
+    the record, where `load_data` read them: ``data`` (its name), ``data_dir`` and ``image_size``, if given.
     """
 
     images: Tensor
@@ -36,6 +37,7 @@ class ImageData:
     name: str
     source: str = ""
     label_names: tuple[str, ...] = ()
+    loaded: Mapping[str, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         vectors = self.images.is_floating_point() and self.images.dim() == 2
@@ -136,22 +138,27 @@ def load_data(
         raise UserError(f"split must be train or test, not {split!r}")
     if image_size is not None and image_size < 1:
         raise UserError(f"image_size must be at least 1, not {image_size}")
+    given = {"data": name, "data_dir": data_dir, "image_size": image_size}
+    loaded = {key: value for key, value in given.items() if value is not None}
+    return replace(_label(_read(name, split, data_dir, image_size), labels), loaded=loaded)
+
+
+def _read(name: str, split: SplitName, data_dir: str | None, image_size: int | None) -> ImageData:
     if name == "demo":
         data = _read_mnist("demo", EMBEDDED, split, image_size)
-        return _label(replace(data, source=f"{MNIST_SOURCE}; a random subset"), labels)
+        return replace(data, source=f"{MNIST_SOURCE}; a random subset")
     if name == "mnist":
-        return _label(_read_mnist("mnist", _mnist_folder(data_dir, split), split, image_size), labels)
+        return _read_mnist("mnist", _mnist_folder(data_dir, split), split, image_size)
     path = _find(name, data_dir)
     if path.is_dir() and _idx_file(path, split, "images-idx3"):
-        return _label(_read_mnist(path.resolve().name, path, split, image_size), labels)
+        return _read_mnist(path.resolve().name, path, split, image_size)
     if path.is_dir() and not list(path.glob("*.parquet")):
         table, kind = read_folder(path, split, image_size), "folder of images"
     else:
         table, kind = read_parquet(_parquet_files(path, split), image_size), "Parquet file"
     images, columns, names = table
     title = path.resolve().name.removesuffix(".parquet")
-    data = ImageData(images=images, columns=columns, name=title, source=f"{kind} {title}", label_names=names)
-    return _label(data, labels)
+    return ImageData(images=images, columns=columns, name=title, source=f"{kind} {title}", label_names=names)
 
 
 def mnist(data_dir: str | None = None, *, split: SplitName = "train") -> ImageData:
