@@ -81,7 +81,7 @@ def own_seed(seed: int, number: int) -> int:
 
 
 def settings_of(run: Run, budget: Budget, seed: int) -> TrainSettings:
-    """Adam at 3e-3 (fine-tuning 2e-3), all noise levels alike: some objectives need the high ones."""
+    """Adam at 1e-2 (fine-tuning 5e-3), all noise levels alike: some objectives need the high ones."""
     common: dict[str, Any] = {
         "batch": budget.batch,
         "clock": "uniform",
@@ -89,8 +89,8 @@ def settings_of(run: Run, budget: Budget, seed: int) -> TrainSettings:
         "seed": own_seed(seed, run.seed),
     }
     if run.mode == "retrain":
-        return TrainSettings(steps=budget.steps, lr=3e-3, warmup=50, cooldown=0.7, ema=0.995, **common)
-    return UnlearnSettings(steps=budget.tuning, lr=2e-3, warmup=20, cooldown=0.7, ema=0.98, **common)
+        return TrainSettings(steps=budget.steps, lr=1e-2, warmup=50, cooldown=0.7, ema=0.999, **common)
+    return UnlearnSettings(steps=budget.tuning, lr=5e-3, warmup=20, cooldown=0.7, ema=0.98, **common)
 
 
 def fresh(toy: Toy, seed: int) -> ScoreModel:

@@ -91,9 +91,9 @@ class Budget:
         samples: drawn of each model, by each sampler.
     """
 
-    steps: int = 1800
-    tuning: int = 400
-    batch: int = 256
+    steps: int = 4000
+    tuning: int = 1000
+    batch: int = 512
     seeds: int = 5
     study_seeds: int = 3
     test: int = 300
