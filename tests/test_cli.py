@@ -124,6 +124,15 @@ def test_every_option_has_a_description(name: str, capsys: pytest.CaptureFixture
         assert not text.startswith("("), f"{name}: no description: {entry}"
 
 
+@pytest.mark.parametrize("argv", [["unlearn", "demo"], ["reproduce", "toy"]])
+def test_a_wrong_option_names_the_command_whose_help_lists_them(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*argv, "--colour", "red"])
+    assert f"msgm {argv[0]} --help" in capsys.readouterr().err
+
+
 def test_no_arguments_show_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     assert "usage: msgm COMMAND" in capsys.readouterr().out

@@ -106,9 +106,9 @@ def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[st
     parser.add_argument("--config", action="config", help="a YAML file of these options")
     hints = get_type_hints(function)
     positional = {"model", "experiment"} & set(hints)
-    for name in positional:
-        help = re.search(rf"{name}: (.+)", details)[1]  # type: ignore[index]
-        parser.add_argument(name, type=hints[name], help=help)
+    for key in positional:
+        help = re.search(rf"{key}: (.+)", details)[1]  # type: ignore[index]
+        parser.add_argument(key, type=hints[key], help=help)
     groups: dict[str, Any] = {key: kind for key, kind in hints.items() if is_dataclass(kind)}
     parser.add_function_arguments(function, as_group=False, skip={*groups, "command", *positional})
     names = {key: [field.name for field in fields(kind)] for key, kind in groups.items()}
