@@ -38,10 +38,12 @@ def reproduce(
     from ..experiments.pool import cores
     from ..experiments.toy import reproduce as toy
     from ..experiments.toy.setup import BUDGETS
+    from .options import hardware
 
     workers = cores() if threads is None else threads
     if workers < 1:
         raise UserError(f"--threads must be 1 or more; got {workers}")
+    hardware(1)  # This process is one of them where there are no others.
     chosen = BUDGETS[budget]
     if seeds is not None:
         if seeds < 1:
