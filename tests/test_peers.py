@@ -15,6 +15,7 @@ from torch import Tensor
 from msgm import training
 from msgm.errors import UserError
 from msgm.forgetting import methods
+from msgm.forgetting.deflect import Deflect, Deflected
 from msgm.forgetting.expert import AwayFrom, Expert
 from msgm.forgetting.methods import METHODS, PARTS
 from msgm.forgetting.pairs import PairedAscent, PairedDenoising, paired_errors
@@ -40,6 +41,16 @@ def test_minimisers_are_the_closed_forms(sde: SDE, point: tuple[float, ...]) -> 
     known = Redirect(denoiser=lambda y, r: RETAIN.as_model(sde).denoise(at.alpha * y, at.t), weighting="noise")
     close(at.minimiser(known, alpha), m_g)
     close(at.minimiser(replace(known, contrast=0.4), alpha), m_g + 0.4 * f / (f + g) * (m_g - m_f))
+    # Away from what a model of both sets says: it knows the odds of the point.
+    share = at.density[RETAIN] / (at.density[RETAIN] + at.density[FORGET])
+    both = share * m_g + (1 - share) * m_f
+    before = ScoreModel(Shift(both), sde, shape=(2,), prediction="noise")
+    deflect = Deflected(contrast=2.5, weighting="noise", before=before)
+    aim = m_f + 3.5 * share * (m_g - m_f)
+    close(at.minimiser(deflect, alpha), (g * m_g + f * aim) / (g + f))
+    image = (at.sigma / at.alpha / before.sigma_data) ** 2
+    weighted = replace(deflect, weighting="image")
+    close(at.minimiser(weighted, alpha), (g * m_g + image * f * aim) / (g + image * f))
 
 
 def test_ascent_written_out() -> None:
@@ -62,11 +73,30 @@ def test_ascent_written_out() -> None:
         assert faded.item() == pytest.approx(-share * 10.01 / 3, abs=1e-12)
 
 
+def test_deflect_keeps_the_model_as_it_was_and_asks_nothing_at_contrast_0() -> None:
+    theta = torch.tensor([2.0, -1.0])
+    model = ScoreModel(Shift(theta.clone()), VESDE(), shape=(2,), prediction="noise")
+    term = Deflect(contrast=0.0).prepare(start(model))
+    given = start(model).noised(model, PLANE.forget.images, 4)
+    assert term(given, NONE).item() == 0
+    with torch.no_grad():
+        model.network.theta += 1  # training goes on, the term's copy stays
+    given = start(model).noised(model, PLANE.forget.images, 4)
+    assert replace(term, weighting="noise")(given, NONE).item() == 1
+    assert torch.equal(term.before.network.theta, theta)
+    with pytest.raises(UserError, match="prepare"):
+        Deflect()(given, NONE)
+    with pytest.raises(UserError, match="contrast must be 0 or more"):
+        methods.deflect(contrast=-1.0)
+
+
 @pytest.mark.parametrize("name", PARTS["forget"])
 def test_every_term_has_the_same_windows(name: str) -> None:
     if name == "expert":
         network = ScoreModel(Shift(torch.zeros(2, dtype=torch.float64)), VESDE(), shape=(2,), prediction="noise")
         term: ForgetTerm = AwayFrom(eta=1.0, before=network, expert=network)
+    elif name == "deflect":
+        term = Deflected(before=ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), prediction="noise"))
     else:
         term = PARTS["forget"][name](window=None) if name != "obtuse" else PARTS["forget"][name](window=1e9)
     sde, ratio = VESDE(), torch.tensor([0.05, 0.5, 5.0, 40.0], dtype=torch.float64)
@@ -229,7 +259,7 @@ def test_the_uniform_target_still_counts_each_image_alike() -> None:
     close(UniformTarget()(given, NONE), (given.noise - u).square().mean())
 
 
-@pytest.mark.parametrize("name", ["erasediff", "munba", "siss", "esd", "redirect"])
+@pytest.mark.parametrize("name", ["erasediff", "munba", "siss", "esd", "redirect", "deflect"])
 def test_the_average_is_not_the_parent_and_says_what_the_live_weights_say(name: str, monkeypatch) -> None:
     parent, live = plane_model(SDES["ve"]), []
     follow = training._follow

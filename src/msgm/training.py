@@ -26,7 +26,7 @@ from torch import Tensor
 from .checkpoint import RECORD, configuration, weights_sha256, write_model
 from .data import ImageData, Split
 from .errors import UserError
-from .forgetting.methods import Method, redirect, standard
+from .forgetting.methods import Method, deflect, standard
 from .forgetting.prepare import flatten
 from .objective import Objective
 from .progress import bar
@@ -118,7 +118,7 @@ def unlearn(
     0.9999, 1,000 steps would leave 90 % of the old model in it. ``watch`` sees the average after every step
     (`evaluation.selection.Selection`, say).
     """
-    method = method or redirect()
+    method = method or deflect()
     settings = settings or UnlearnSettings()
     child = copy.deepcopy(model)
     child.record = {"parent": {"weights_sha256": weights_sha256(model.network), "kind": model.record.get("kind")}}

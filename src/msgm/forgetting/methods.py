@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..errors import UserError
 from .combine import Adaptive, Bargain, Combiner, NormFixed, PCGrad, Turns, Weighted
+from .deflect import Deflect
 from .expert import Expert
 from .pairs import PairedAscent, PairedDenoising
 from .regularise import Elastic, FisherRatio, Posterior, Regulariser, Saliency
@@ -218,24 +219,32 @@ def reweight(*, power: float = 4.0) -> Method:
 def redirect(
     *, alpha: float = 0.7, every: int = 1, contrast: float = 0.7, low: float = 0.3, high: float = 1e6, subset: int = 0
 ) -> Method:
-    """The exact score of the retained images at the forget points, and a little beyond it; the default."""
+    """The exact score of the retained images at the forget points, and a little beyond it."""
     term = Redirect(contrast=contrast, low=low, high=high, subset=subset)
     return Method(name="redirect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
+
+
+def deflect(
+    *, alpha: float = 0.7, every: int = 1, contrast: float = 6.0, low: float = 0.0, high: float = 1e6
+) -> Method:
+    """What the model said at the forget points, moved away from them; the default."""
+    term = Deflect(contrast=contrast, low=low, high=high)
+    return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
 METHODS: dict[str, Callable[..., Method]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad_plus, salun, sfron, selective_amnesia, siss,
-        munba, retrack, esd, vdu, reweight, redirect,
+        munba, retrack, esd, vdu, reweight, redirect, deflect,
     )
 }  # fmt: skip
-DEFAULT = "redirect"
+DEFAULT = "deflect"
 
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "forget": {
         "orthogonal": Orthogonal, "obtuse": Obtuse, "ascent": Ascent, "uniform": UniformTarget, "negated": Negated,
-        "redirect": Redirect, "expert": Expert,
+        "redirect": Redirect, "expert": Expert, "deflect": Deflect,
     },
     "combine": {
         "weighted": Weighted, "turns": Turns, "adaptive": Adaptive, "norm-fixed": NormFixed, "bargain": Bargain,

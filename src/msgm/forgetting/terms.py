@@ -59,6 +59,19 @@ def per_image(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
+Weighting = Literal["image", "noise"]
+
+
+def aimed(batch: Noised, target: Tensor, weighting: Weighting) -> Tensor:
+    """The mean squared error of the noise against a target, (B,).
+
+    ``image`` counts it as one of the clean image, in units of the data: times (r / sigma_data)^2, r = sigma/alpha.
+    Bounded at every noise level, it is not faint at those where the content of an image is decided.
+    """
+    error = per_image((batch.noise - target).square())
+    return error if weighting == "noise" else (batch.ratio / batch.model.sigma_data).square() * error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
     """Denoising score matching: mean w(t) (noise - eps)^2 (paper Eq. 5; Vincent 2011).
@@ -250,7 +263,7 @@ class Redirect(ForgetTerm):
     ``eps* + c (eps* - E_f[eps | x])``. The loss stays bounded.
     """
 
-    weighting: Literal["image", "noise"] = "image"
+    weighting: Weighting = "image"
     contrast: float = 0.0
     subset: int = 0
     neighbours: int = 0
@@ -269,8 +282,7 @@ class Redirect(ForgetTerm):
             y = batch.x / expand(batch.model.sde.alpha(batch.t), batch.x)
             target = (y - self.denoised(y, ratio, retained, batch.generator)) / expand(ratio, y)
             target = target + self.contrast * (target - batch.eps)
-        error = per_image((batch.noise - target).square())
-        return error if self.weighting == "noise" else (ratio / batch.model.sigma_data).square() * error
+        return aimed(batch, target, self.weighting)
 
     def denoised(self, y: Tensor, ratio: Tensor, retained: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """D*(y), (B, *)."""
