@@ -1,6 +1,6 @@
 """Fill the tables of sweeps and audits in the docs: python scripts/make_sweep.py runs/sweep runs/study.
 
-The results.json of each folder becomes docs/results/FOLDER.json, of which docs/sweep.md or docs/redirect.md has the
+The results.json of each folder becomes docs/results/FOLDER.json, of which the PAGES in docs have the
 blocks FOLDER-made-by, FOLDER-table, FOLDER-judged and FOLDER-front that it asks for. Without a folder the pages and the
 picture docs/images/sweep.png are made again from those files, and with --check nothing is written: the exit status
 says whether the pages are up to date.
@@ -19,7 +19,7 @@ from msgm.evaluation.pictures import write_figure
 from msgm.evaluation.report import Results, Row, judged_sheets
 from msgm.forgetting.methods import DEFAULT
 
-PAGES = ("sweep.md", "redirect.md")
+PAGES = ("sweep.md", "default.md", "redirect.md")
 STORED = ROOT / "docs/results"
 
 

@@ -208,10 +208,12 @@ class Diverging(torch.nn.Module):
         return self.factor * self.exact(x, label)
 
 
-@pytest.mark.parametrize("factor", [-8.0, 40.0])
-def test_the_likelihood_of_a_diverged_network_is_flagged_not_reported(factor: float) -> None:
+@pytest.mark.parametrize(("factor", "grids"), [(-8.0, (12,)), (-64.0, None), (40.0, None)])
+def test_the_likelihood_of_a_diverged_network_is_flagged_not_reported(
+    factor: float, grids: tuple[int, ...] | None
+) -> None:
     model = ScoreModel(Diverging(factor), PROCESS, shape=(2,), prediction="noise")
-    found = measure(model, OVERLAPPING, Budget(test=40, samples=40), seed=0, tests=[0])
+    found = measure(model, OVERLAPPING, Budget(test=40, samples=40), seed=0, tests=[0], grids=grids)
     assert not found["nll"]["retain"]["reliable"] and not found["nll"]["forget"]["reliable"]
     run = Run(setting=Setting(toy="overlapping", objective="obtuse-literal"), mode="retrain", seed=0)
     given = {**found, "status": "diverged at step 9", "seconds": 1.0}
@@ -221,6 +223,13 @@ def test_the_likelihood_of_a_diverged_network_is_flagged_not_reported(factor: fl
         assert [nll[key] for key in ("nats", "low", "high", "median", "maximum")] == [None] * 5
         assert nll["failed_doubling"] == 1
     assert row["diverged"] == [9] and row["bound"] is None
+
+
+def test_a_likelihood_that_fails_its_check_is_measured_on_a_finer_grid() -> None:
+    model = ScoreModel(Diverging(-8.0), PROCESS, shape=(2,), prediction="noise")
+    budget = Budget(test=40, samples=40)
+    found, finer = (measure(model, OVERLAPPING, budget, seed=0, tests=[0], grids=g)["nll"] for g in (None, (48,)))
+    assert found == finer and found["retain"]["reliable"]
 
 
 def test_one_seed_that_fails_withholds_the_mean() -> None:

@@ -30,7 +30,8 @@ def measure(
     their sliced Wasserstein distance to p_g.
 
     ``tests`` are the seeds whose test points are taken; ``by_seed`` has the mean NLL on those of each.
-    ``grids`` are steps of the likelihood, of which the first is taken that passes the step-doubling check, or the last.
+    ``grids`` are steps of the likelihood, of which the first is taken that passes the step-doubling check, or the last;
+    by default those of the budget and four times as many.
     """
     sets = [test_points(toy, budget.test, test) for test in tests]
     x = torch.cat([torch.cat(pair) for pair in sets])
@@ -38,7 +39,7 @@ def measure(
     kept, owner = place // budget.test % 2 == 0, place // (2 * budget.test)
     chosen = {"retain": kept, "forget": ~kept, "outside": kept & ~toy.nearest_forgotten(x)}
     found: dict[str, Any] = {}
-    for steps in grids or (budget.nll_steps,):
+    for steps in grids or (budget.nll_steps, 4 * budget.nll_steps):
         likelihood = log_likelihood(model, x, solver="rk4", steps=steps, probes="exact", batch=len(x))
         found["nll"] = {name: summary(likelihood, mask) for name, mask in chosen.items()}
         if all(each["reliable"] for each in found["nll"].values()):

@@ -87,11 +87,12 @@ class Budget:
         seeds: runs of each objective.
         study_seeds: runs of each cell of the two studies.
         test: points of each set whose likelihood is measured, other ones for each seed.
-        nll_steps: Runge-Kutta steps; half of what is reported, which has twice as many.
+        nll_steps: Runge-Kutta steps; half of what is reported, which has twice as many. Four times as many where these
+            fail their check.
         samples: drawn of each model, by each sampler.
     """
 
-    steps: int = 4000
+    steps: int = 5400
     tuning: int = 1000
     batch: int = 512
     seeds: int = 5
