@@ -29,7 +29,7 @@ class Deflect(ForgetTerm):
     The loss is bounded.
     """
 
-    contrast: float = 6.0
+    contrast: float = 8.0
     weighting: Weighting = "image"
 
     needs: ClassVar[str] = "a copy of the model"

@@ -225,7 +225,7 @@ def redirect(
 
 
 def deflect(
-    *, alpha: float = 0.7, every: int = 1, contrast: float = 6.0, low: float = 0.0, high: float = 1e6
+    *, alpha: float = 0.7, every: int = 1, contrast: float = 8.0, low: float = 0.0, high: float = 5.0
 ) -> Method:
     """What the model said at the forget points, moved away from them; the default."""
     term = Deflect(contrast=contrast, low=low, high=high)
