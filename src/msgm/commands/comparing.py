@@ -47,7 +47,7 @@ def sweep(
         out: folder for results.json, report.html, pareto.png, pareto.svg and all runs.
         forget: rule that selects what must not be generated.
         methods: all, or names with commas (msgm methods lists them).
-        grid: values to try instead of a method's defaults, as "redirect:alpha=0.4,0.5;orthogonal:alpha=0.7,every=1".
+        grid: values to try instead of a method's defaults, as "deflect:contrast=4,8;orthogonal:alpha=0.7,every=1".
         seeds: runs of each method and settings, with seed, seed + 1, ...
         data: the images; by default those that the model was trained on, read as they were then, if its record
             says it.
