@@ -46,7 +46,7 @@ def run(given: Sequence[str] | None = None) -> Path:
         __doc__ or "",
         given,
         rule=("label in [3, 7]", "label in [3, 7]", "what to forget"),
-        recipes=(("unseen", "redirect"), tuple(RECIPES), "which recipes"),
+        recipes=(("unseen", DEFAULT), tuple(RECIPES), "which recipes"),
         steps=(60, 300, "most steps of each"),
         batch=(32, 64, "images a step, of each set"),
         every=(20, 20, "steps between two looks"),

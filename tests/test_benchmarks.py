@@ -23,7 +23,7 @@ TINY = {
     "--rounds 1",
     "sampling": "--n 40 --rounds 2 --reference-steps 2 --nfe 5 --other-nfe 5 --blocks 1",
     "training": "--batches 4 --steps 2 --rounds 1",
-    "unlearning": "--recipes unseen siss reweight redirect --steps 3 --batch 4 --every 2 --n 8 --nfe 3 --confirm 8",
+    "unlearning": "--recipes unseen siss reweight deflect --steps 3 --batch 4 --every 2 --n 8 --nfe 3 --confirm 8",
     "scaling": "--rounds 1 --sizes 16 20 --widths 8 16 --batches 1 2 --steps 2 3 --images 1 2 --cores 1",
 }
 
