@@ -30,7 +30,7 @@ from msgm.experiments.estimate import evaluated, looked, trained
 from msgm.experiments.jobs import ROW, Job, Task, inputs
 from msgm.experiments.sweep import SweepEvaluation, SweepSettings, Variant, equal_batch, repeat, sweep, variants
 from msgm.forgetting import methods
-from msgm.forgetting.methods import METHODS, Method
+from msgm.forgetting.methods import DEFAULT, METHODS, Method
 from msgm.forgetting.terms import Obtuse
 from msgm.settings import UnlearnSettings
 
@@ -352,10 +352,10 @@ def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "diverged at step 1 (2 of 2 seeds)" in rows[6][-1] and "weighs images" in rows[4][-1]
     assert "On the front: " in page and "2 seeds" in page
     # What is asked of the default is answered from its row.
-    results["rows"][3]["model"] = "redirect"
+    results["rows"][3]["model"] = DEFAULT
     results["rows"][3] |= {"junk": 0.004, "front": True}
     answered = page_of(results, monkeypatch)
-    assert "| junk of at most 0.5 % | yes | 0.40 |" in answered and "`redirect`" in answered
+    assert "| junk of at most 0.5 % | yes | 0.40 |" in answered and f"default, `{DEFAULT}`" in answered
 
 
 # ----------------------------------------------------------------------------------------------------------- repeats
