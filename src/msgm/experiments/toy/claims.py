@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from .measure import bound
-from .report import in_papers_unit, number
+from .report import MODES, in_papers_unit, number
 from .setup import TOYS
 
 Measured = Mapping[str, Any]
@@ -92,16 +93,17 @@ def _share(results: Measured) -> tuple[str, bool, str]:
 
 
 def _matches(results: Measured) -> list[tuple[str, bool, str]]:
-    """For each toy: whether each trained objective's interval holds its exact optimum, where both are known.
+    """For each toy and way to train: whether each objective's intervals hold its exact optimum, where both are known.
 
     Apart from those with a bounded loss stand the literal forms, whose loss or whose weight is not, and Unseen between
     separated modes, where no data say what the optimum is.
     """
     found = []
-    for toy in TOYS:
+    for toy, (mode, how) in product(TOYS, MODES.items()):
         groups: dict[str, list[tuple[str, bool]]] = {"bounded": [], "apart": []}
         for row in results["rows"]:
-            if row["toy"] != toy or row["mode"] != "retrain" or row["inside"] is None or row["diverged"]:
+            main = row["toy"] == toy and row["mode"] == mode and "main" in row["studies"]
+            if not main or row["inside"] is None or row["diverged"]:
                 continue
             for name, short in (("retain", "D_g"), ("forget", "D_f")):
                 if (inside := row["inside"][f"nll.{name}"]) is None:
@@ -110,15 +112,13 @@ def _matches(results: Measured) -> list[tuple[str, bool, str]]:
                 group = "apart" if empty or row["objective"].endswith("-literal") else "bounded"
                 words = f"{row['objective']} {short} {row['gap'][name]['value']:+.2f} nats"
                 groups[group].append((words, inside))
-        apart = (
-            "The literal forms', and Unseen's D_f where it has no data" if toy == "separated" else "The literal forms'"
-        )
-        for group, which in (("bounded", "Each re-trained bounded objective's"), ("apart", apart)):
+        apart = "the literal forms" + (" and Unseen's D_f, where it has no data" if toy == "separated" else "")
+        for group, which in (("bounded", "bounded objectives"), ("apart", apart)):
             outside = [words for words, inside in groups[group] if not inside]
             checked = len(groups[group])
             found.append(
                 (
-                    f"{which} intervals over seeds enclose the exact optimum's likelihoods ({toy})",
+                    f"Intervals over seeds enclose the exact optimum's likelihoods ({toy}, {how}): {which}",
                     checked > 0 and not outside,
                     f"{checked - len(outside)} of {checked} do"
                     + (f"; not: {', '.join(outside)} from the optimum" if outside else ""),
