@@ -214,9 +214,9 @@ def _fit(
     began, first = time.monotonic(), run.step
 
     with (
+        _stop() as stop,
         Log(folder if main else None, run.step) as log,
         bar(title, settings.steps, done=run.step, show=progress and main) as tick,
-        _stop() as stop,
     ):
         while not (watch is not None and watch(run.step, run.average)) and run.step < settings.steps:
             for optimizer in optimizers.values():
