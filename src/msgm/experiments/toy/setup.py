@@ -92,8 +92,8 @@ class Budget:
         samples: drawn of each model, by each sampler.
     """
 
-    steps: int = 5400
-    tuning: int = 1000
+    steps: int = 6000
+    tuning: int = 2000
     batch: int = 512
     seeds: int = 5
     study_seeds: int = 3
