@@ -23,11 +23,12 @@ PAGES = ("sweep.md", "default.md", "redirect.md")
 STORED = ROOT / "docs/results"
 
 
-def share(row: dict[str, Any]) -> str:
+def share(row: dict[str, Any], digits: int = 1) -> str:
     rate = row["unlearning_ratio"]
     if rate["value"] is None:
         return "–"
-    return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+    value, low, high = (f"{100 * rate[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def measured(results: dict[str, Any]) -> str:
@@ -71,7 +72,7 @@ def front(results: dict[str, Any]) -> str:
     near = nll is not None and standard is not None
     asked = [
         ("no other beats it", bool(ours["front"]), ours["status"]),
-        ("UR of at most 0.3 %", rate <= 0.3, share(ours)),
+        ("UR of at most 0.3 %", rate <= 0.3, share(ours, digits=2)),
         ("junk of at most 0.5 %", junk <= 0.5, f"{junk:.2f}"),
         (
             "retained NLL within 0.10 bits/dim of the model that it started from",
