@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -92,38 +92,50 @@ def _share(results: Measured) -> tuple[str, bool, str]:
     )
 
 
-def _matches(results: Measured) -> list[tuple[str, bool, str]]:
-    """For each toy and way to train: whether each objective's intervals hold its exact optimum, where both are known.
+def _compared(results: Measured) -> Iterator[tuple[str, str, str, str, bool, bool]]:
+    """Toy, mode, group, words, and whether the optimum lies in the interval and zero in that of the gap: where known.
 
     Apart from those with a bounded loss stand the literal forms, whose loss or whose weight is not, and Unseen between
     separated modes, where no data say what the optimum is.
     """
-    found = []
-    for toy, (mode, how) in product(TOYS, MODES.items()):
-        groups: dict[str, list[tuple[str, bool]]] = {"bounded": [], "apart": []}
-        for row in results["rows"]:
-            main = row["toy"] == toy and row["mode"] == mode and "main" in row["studies"]
-            if not main or row["inside"] is None or row["diverged"]:
+    for row in results["rows"]:
+        if "main" not in row["studies"] or row["inside"] is None or row["diverged"]:
+            continue
+        for name, short in (("retain", "D_g"), ("forget", "D_f")):
+            if (inside := row["inside"][f"nll.{name}"]) is None:
                 continue
-            for name, short in (("retain", "D_g"), ("forget", "D_f")):
-                if (inside := row["inside"][f"nll.{name}"]) is None:
-                    continue
-                empty = (toy, row["objective"], name) == ("separated", "unseen", "forget")
-                group = "apart" if empty or row["objective"].endswith("-literal") else "bounded"
-                words = f"{row['objective']} {short} {row['gap'][name]['value']:+.2f} nats"
-                groups[group].append((words, inside))
+            empty = (row["toy"], row["objective"], name) == ("separated", "unseen", "forget")
+            group = "apart" if empty or row["objective"].endswith("-literal") else "bounded"
+            gap = row["gap"][name]
+            words = f"{row['objective']} {short} {gap['value']:+.2f} nats"
+            yield row["toy"], row["mode"], group, words, inside, gap["low"] <= 0 <= gap["high"]
+
+
+def _matches(results: Measured) -> list[tuple[str, bool, str]]:
+    """For each toy and way to train, then for all: whether each objective's intervals hold its exact optimum."""
+    found, compared = [], list(_compared(results))
+    for toy, (mode, how) in product(TOYS, MODES.items()):
         apart = "the literal forms" + (" and Unseen's D_f, where it has no data" if toy == "separated" else "")
         for group, which in (("bounded", "bounded objectives"), ("apart", apart)):
-            outside = [words for words, inside in groups[group] if not inside]
-            checked = len(groups[group])
+            here = [(words, inside) for *place, words, inside, _ in compared if place == [toy, mode, group]]
+            outside = [words for words, inside in here if not inside]
             found.append(
                 (
                     f"Intervals over seeds enclose the exact optimum's likelihoods ({toy}, {how}): {which}",
-                    checked > 0 and not outside,
-                    f"{checked - len(outside)} of {checked} do"
+                    bool(here) and not outside,
+                    f"{len(here) - len(outside)} of {len(here)} do"
                     + (f"; not: {', '.join(outside)} from the optimum" if outside else ""),
                 )
             )
+    bounded = [pair for _, _, group, _, *pair in compared if group == "bounded"]
+    for what, each in zip(("intervals over seeds", "intervals of the gap"), zip(*bounded, strict=True), strict=False):
+        found.append(
+            (
+                f"Of all bounded numbers the {what} enclose the optimum for 95 %: the rest is chance",
+                sum(each) >= 0.95 * len(each),
+                f"{sum(each)} of {len(each)} do",
+            )
+        )
     return found
 
 
