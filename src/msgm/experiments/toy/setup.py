@@ -93,7 +93,7 @@ class Budget:
     """
 
     steps: int = 6000
-    tuning: int = 3000
+    tuning: int = 2000
     batch: int = 512
     seeds: int = 5
     study_seeds: int = 3
