@@ -346,6 +346,18 @@ def test_the_committed_results_are_whole() -> None:
     assert all(must.values()), must
 
 
+def test_one_seed_makes_no_interval_and_no_claim_about_one() -> None:
+    results = json.loads((ROOT / "docs/results/toy.json").read_text())
+    for row in results["rows"]:
+        row["inside"] = row["inside"] and dict.fromkeys(row["inside"])
+        for name in ("retain", "forget"):
+            row["nll"][name] |= {"low": None, "high": None}
+            if row["gap"] is not None:
+                row["gap"][name] |= {"low": None, "high": None}
+    about = [c for c in claims(results) if "enclose" in c["claim"] or "generalises" in c["claim"]]
+    assert len(about) > 1 and not any(c["holds"] for c in about)
+
+
 def test_score_fields_and_samples_are_drawn() -> None:
     from msgm.experiments.toy.figures import samples, scores
 

@@ -56,7 +56,7 @@ def _close(results: Measured, objective: str, toy: str) -> tuple[str, bool, str]
 def _generalises(results: Measured) -> tuple[str, bool, str]:
     trained = _find(results, "separated", "unseen")["nll"]["forget"]
     exact = results["toys"]["separated"]["nll"]["p_g"]["forget"]
-    known = trained["nats"] is not None
+    known = trained["high"] is not None
     return (
         "Unseen generalises beyond its data where the modes are separated: D_f is far likelier than under p_g",
         known and trained["high"] < exact - 5,
