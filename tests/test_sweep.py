@@ -225,6 +225,8 @@ def test_resume_reads_what_is_there_and_adds_to_it(
 SCRIPT = """
 import signal, sys
 from pathlib import Path
+import torch
+torch.set_num_threads(1)  # as these tests do: more round differently
 sys.path.insert(0, sys.argv[1])
 import test_sweep
 from msgm.experiments.jobs import Task
