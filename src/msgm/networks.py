@@ -95,17 +95,23 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
 
 
 class MLP(nn.Module):
-    """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label.
+    """A residual perceptron on vectors ``(B, dim)`` of about unit variance, with sinusoidal embeddings of the time
+    label and of the vectors.
 
-    A factor that depends on the time alone lets the output grow with the noise level, as some optima do.
+    The latter are ``sin(2^k x)`` and ``cos(2^k x)`` for k < ``octaves`` (Tancik et al. 2020): what is small against the
+    whole, as everything is at high noise, is learned too slowly without them. A factor that depends on the time alone
+    lets the output grow with the noise level, as some optima do.
     """
 
     omega: Tensor
 
-    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, frequencies: int = 16) -> None:
+    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, frequencies: int = 16, octaves: int = 3) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"dim": dim, "width": width, "depth": depth, "frequencies": frequencies}
-        self.enter = nn.Linear(dim, width)
+        self.config: dict[str, Any] = {
+            "dim": dim, "width": width, "depth": depth, "frequencies": frequencies, "octaves": octaves,
+        }  # fmt: skip
+        self.octaves = octaves
+        self.enter = nn.Linear(dim * (1 + 2 * octaves), width)
         self.time = nn.Linear(2 * frequencies, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, dim)
@@ -117,7 +123,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         phase = label[:, None].to(x) * self.omega
         waves = torch.cat([phase.sin(), phase.cos()], dim=1)
-        h = self.enter(x) + self.time(waves)
+        scaled = [2**k * x for k in range(self.octaves)]
+        h = self.enter(torch.cat([x, *map(torch.sin, scaled), *map(torch.cos, scaled)], dim=1)) + self.time(waves)
         for layer in self.layers:
             h = h + layer(nn.functional.silu(h))
         out: Tensor = self.log_gain(waves).exp() * self.leave(nn.functional.silu(h))
