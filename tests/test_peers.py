@@ -265,7 +265,7 @@ def test_the_average_is_not_the_parent_and_says_what_the_live_weights_say(name: 
     follow = training._follow
     monkeypatch.setattr(training, "_follow", lambda a, m, d: (follow(a, m, d), live.append(m))[0])
     method = METHODS[name](**({"steps": 10} if name == "esd" else {}))
-    settings = UnlearnSettings(steps=60, batch=16, lr=3e-3, ema=0.8)
+    settings = UnlearnSettings(steps=60, batch=32, lr=1e-2, ema=0.8)
     average = unlearn(parent, PLANE, method=method, settings=settings, device="cpu", progress=False)
     given, last = start(parent, batch=256), copy.deepcopy(average)
     flatten(last).copy_(live[-1])
