@@ -95,36 +95,32 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
 
 
 class MLP(nn.Module):
-    """A residual perceptron on vectors ``(B, dim)`` of about unit variance, with sinusoidal embeddings of the time
-    label and of the vectors.
+    """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label.
 
-    The latter are ``sin(2^k x)`` and ``cos(2^k x)`` for k < ``octaves`` (Tancik et al. 2020): what is small against the
-    whole, as everything is at high noise, is learned too slowly without them. A factor that depends on the time alone
-    lets the output grow with the noise level, as some optima do.
+    The time shifts and scales the first layer (FiLM, Perez et al. 2018), so that what is seen finely can depend on the
+    noise level; a factor that depends on the time alone lets the output grow with it, as some optima do.
     """
 
     omega: Tensor
 
-    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, frequencies: int = 16, octaves: int = 3) -> None:
+    def __init__(self, dim: int = 2, width: int = 128, depth: int = 3, frequencies: int = 16) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "dim": dim, "width": width, "depth": depth, "frequencies": frequencies, "octaves": octaves,
-        }  # fmt: skip
-        self.octaves = octaves
-        self.enter = nn.Linear(dim * (1 + 2 * octaves), width)
-        self.time = nn.Linear(2 * frequencies, width)
+        self.config: dict[str, Any] = {"dim": dim, "width": width, "depth": depth, "frequencies": frequencies}
+        self.enter = nn.Linear(dim, width)
+        self.shift = nn.Linear(2 * frequencies, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, dim)
         self.log_gain = nn.Linear(2 * frequencies, 1)
-        nn.init.zeros_(self.log_gain.weight)
-        nn.init.zeros_(self.log_gain.bias)
+        self.scale = nn.Linear(2 * frequencies, width)
+        for neutral in (self.log_gain, self.scale):
+            nn.init.zeros_(neutral.weight)
+            nn.init.zeros_(neutral.bias)
         self.register_buffer("omega", 0.3 * 0.6 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         phase = label[:, None].to(x) * self.omega
         waves = torch.cat([phase.sin(), phase.cos()], dim=1)
-        scaled = [2**k * x for k in range(self.octaves)]
-        h = self.enter(torch.cat([x, *map(torch.sin, scaled), *map(torch.cos, scaled)], dim=1)) + self.time(waves)
+        h = self.enter(x) * (1 + self.scale(waves)) + self.shift(waves)
         for layer in self.layers:
             h = h + layer(nn.functional.silu(h))
         out: Tensor = self.log_gain(waves).exp() * self.leave(nn.functional.silu(h))

@@ -93,8 +93,8 @@ class Budget:
     """
 
     steps: int = 6000
-    tuning: int = 2000
-    batch: int = 512
+    tuning: int = 3000
+    batch: int = 384
     seeds: int = 5
     study_seeds: int = 3
     test: int = 300
