@@ -81,7 +81,7 @@ def own_seed(seed: int, number: int) -> int:
 
 
 def settings_of(run: Run, budget: Budget, seed: int) -> TrainSettings:
-    """Adam at 1e-2 (fine-tuning 5e-3); most times where the modes part and merge, sigma about 5.
+    """Adam at 1e-2; most times where the modes part and merge, sigma about 5.
 
     An optimum is one at each point and time, so how often a time is drawn does not move it, but what is left to
     learn lies there.
@@ -96,7 +96,7 @@ def settings_of(run: Run, budget: Budget, seed: int) -> TrainSettings:
     }
     if run.mode == "retrain":
         return TrainSettings(steps=budget.steps, lr=1e-2, warmup=50, cooldown=0.7, **common)
-    return UnlearnSettings(steps=budget.tuning, lr=5e-3, warmup=20, cooldown=0.9, **common)
+    return UnlearnSettings(steps=budget.tuning, lr=1e-2, warmup=20, cooldown=0.9, **common)
 
 
 def fresh(toy: Toy, seed: int) -> ScoreModel:
