@@ -88,6 +88,7 @@ def settings_of(run: Run, budget: Budget, seed: int) -> TrainSettings:
     """
     common: dict[str, Any] = {
         "batch": budget.batch,
+        "lr": 1e-2,
         "clock": "lognormal",
         "noise_mean": 1.6,
         "ema": 0.999,
@@ -95,8 +96,8 @@ def settings_of(run: Run, budget: Budget, seed: int) -> TrainSettings:
         "seed": own_seed(seed, run.seed),
     }
     if run.mode == "retrain":
-        return TrainSettings(steps=budget.steps, lr=1e-2, warmup=50, cooldown=0.7, **common)
-    return UnlearnSettings(steps=budget.tuning, lr=1e-2, warmup=20, cooldown=0.9, **common)
+        return TrainSettings(steps=budget.steps, warmup=50, cooldown=0.7, **common)
+    return UnlearnSettings(steps=budget.tuning, warmup=20, cooldown=0.9, **common)
 
 
 def fresh(toy: Toy, seed: int) -> ScoreModel:
