@@ -1,7 +1,8 @@
-"""Write the tables of docs/toy.md from a finished toy experiment: python scripts/make_toy.py runs/toy.
+"""Write the tables of docs/toy.md from finished toy experiments: python scripts/make_toy.py runs/toy runs/toy-fresh.
 
-Its results.json becomes docs/results/toy.json and its pictures docs/images/toy-*.png. Without a folder the tables are
-made again from that file, and with --check nothing is written: the exit status says whether docs/toy.md is up to date.
+The results.json of seed 0 becomes docs/results/toy.json and its pictures docs/images/toy-*.png; that of another seed,
+which chose nothing, docs/results/toy-fresh.json. Without folders the tables are made again from these files, and with
+--check nothing is written: the exit status says whether docs/toy.md is up to date.
 """
 
 import json
@@ -18,8 +19,9 @@ def markdown(sheet: Sheet) -> str:
     return f"### {sheet.title}\n\n{table(sheet.headings, sheet.rows)}\n\n{sheet.legend}"
 
 
-def claims(results: dict) -> str:
-    rows = [(c["claim"], "yes" if c["holds"] else "**no**", c["evidence"]) for c in results["claims"]]
+def claims(results: dict, about: str = "") -> str:
+    chosen = [c for c in results["claims"] if about in c["claim"]]
+    rows = [(c["claim"], "yes" if c["holds"] else "**no**", c["evidence"]) for c in chosen]
     return table(("claim", "holds", "measured"), rows)
 
 
@@ -56,12 +58,18 @@ def blocks(results: dict) -> dict[str, str]:
 
 
 def main() -> int:
-    page, stored = ROOT / "docs/toy.md", ROOT / "docs/results/toy.json"
+    stored, other = ROOT / "docs/results/toy.json", ROOT / "docs/results/toy-fresh.json"
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
-        stored.write_text((folder / "results.json").read_text())
+        text = (folder / "results.json").read_text()
+        if json.loads(text)["seed"] != 0:
+            other.write_text(text)
+            continue
+        stored.write_text(text)
         for figure in (folder / "figures").glob("*.png"):
             picture(figure, f"toy-{figure.name}")
-    return fill(page, blocks(json.loads(stored.read_text())), check="--check" in sys.argv)
+    results, fresh = (json.loads(path.read_text()) for path in (stored, other))
+    found = {**blocks(results), "fresh": f"{made_by(fresh)}\n\n{claims(fresh, about='enclose')}"}
+    return fill(ROOT / "docs/toy.md", found, check="--check" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -329,9 +329,10 @@ def test_a_stopped_experiment_makes_only_what_is_missing(tmp_path: Path, monkeyp
         reproduce(tmp_path / "toy", **options)
 
 
-def test_the_committed_results_are_whole() -> None:
+@pytest.mark.parametrize("name", ["toy", "toy-fresh"])
+def test_the_committed_results_are_whole(name: str) -> None:
     """Their claims are those that their own rows make; every objective is there, on both toys, both ways."""
-    results = json.loads((ROOT / "docs/results/toy.json").read_text())
+    results = json.loads((ROOT / f"docs/results/{name}.json").read_text())
     assert results["claims"] == json.loads(json.dumps(claims(results)))
     found = {(row["toy"], row["objective"], row["mode"]) for row in results["rows"] if row["seeds"] >= 5}
     assert found == {

@@ -97,8 +97,8 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
 class MLP(nn.Module):
     """A residual perceptron on vectors ``(B, dim)``, with a sinusoidal embedding of the time label.
 
-    The time shifts and scales the first layer (FiLM, Perez et al. 2018), so that what is seen finely can depend on the
-    noise level; a factor that depends on the time alone lets the output grow with it, as some optima do.
+    The time shifts and scales the first layer (FiLM, Perez et al. 2018), so that its resolution can follow the noise
+    level; a factor that depends on the time alone lets the output grow with it, as some optima do.
     """
 
     omega: Tensor
