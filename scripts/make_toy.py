@@ -61,11 +61,9 @@ def main() -> int:
     stored, other = ROOT / "docs/results/toy.json", ROOT / "docs/results/toy-fresh.json"
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
         text = (folder / "results.json").read_text()
-        if json.loads(text)["seed"] != 0:
-            other.write_text(text)
-            continue
-        stored.write_text(text)
-        for figure in (folder / "figures").glob("*.png"):
+        first = json.loads(text)["seed"] == 0
+        (stored if first else other).write_text(text)
+        for figure in (folder / "figures").glob("*.png") if first else ():
             picture(figure, f"toy-{figure.name}")
     results, fresh = (json.loads(path.read_text()) for path in (stored, other))
     found = {**blocks(results), "fresh": f"{made_by(fresh)}\n\n{claims(fresh, about='enclose')}"}
