@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from msgm.checkpoint import EMBEDDED
 from msgm.errors import UserError
-from msgm.evaluation import Rate
-from msgm.evaluation.report import commit, write_json
+from msgm.formats.native import EMBEDDED
+from msgm.metrics import Rate
 from msgm.progress import bar
+from msgm.report.page import commit, write_json
 from msgm.storage import write_bytes
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,12 +18,12 @@ from torch import Tensor
 
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
-from msgm.checkpoint import load
-from msgm.commands.options import images_of
+from msgm.cli.options import images_of
 from msgm.data import to_model
+from msgm.formats.native import load
 from msgm.likelihood import Clock, Probes, log_likelihood
+from msgm.model.score import ScoreModel
 from msgm.progress import bar
-from msgm.score import ScoreModel
 
 RMSE = 0.02
 """Bits/dim."""

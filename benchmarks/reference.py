@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from msgm.forgetting.batch import Noised
 from msgm.forgetting.methods import Method
-from msgm.forgetting.terms import Noised
+from msgm.model.score import ScoreModel
+from msgm.process.sde import VESDE, expand
 from msgm.sampling import blank, evaluating
-from msgm.score import ScoreModel
-from msgm.sde import VESDE, expand
-from msgm.settings import TrainSettings
+from msgm.training.settings import TrainSettings
 
 SNR = 0.16
 """Signal-to-noise ratio of the Langevin corrector's step (App. G)."""

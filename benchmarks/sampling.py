@@ -21,15 +21,15 @@ from torch import Tensor
 import outside
 import reference
 from common import Report, arguments, main, percent, ratio, timed
-from msgm.checkpoint import embedded, load
-from msgm.commands.options import images_of
+from msgm.cli.options import images_of
 from msgm.data import ForgetRequest, to_model, to_pixels
-from msgm.evaluation import Judge, Rate, Shares, frechet_distance, judged_shares
-from msgm.evaluation.audit import check
+from msgm.experiments.core.evaluate import check
+from msgm.formats.native import embedded, load
+from msgm.metrics import Judge, Rate, Shares, frechet_distance, judged_shares
+from msgm.model.score import ScoreModel
+from msgm.process.sde import DDPM
 from msgm.progress import bar
 from msgm.sampling import SAMPLERS, Sampler, build
-from msgm.score import ScoreModel
-from msgm.sde import DDPM
 
 TARGET = 25.0
 RULE = "label in [3, 7]"

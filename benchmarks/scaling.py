@@ -17,10 +17,10 @@ import torch
 
 from common import Report, arguments, growth, interleaved, main, timed
 from msgm.likelihood import log_likelihood
-from msgm.networks import UNetPreset
+from msgm.model.networks import UNetPreset
+from msgm.model.score import ScoreModel
+from msgm.process.sde import VESDE
 from msgm.sampling import Heun, evaluating
-from msgm.score import ScoreModel
-from msgm.sde import VESDE
 
 SIZE, WIDTH, BATCH = 28, 24, 32
 

@@ -20,13 +20,13 @@ from torch.nn.functional import pixel_unshuffle
 
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
-from msgm.checkpoint import load
-from msgm.commands.options import images_of
+from msgm.cli.options import images_of
 from msgm.data import ForgetRequest, Split, to_model
 from msgm.forgetting.methods import Method, orthogonal, redirect, standard
-from msgm.score import ScoreModel
-from msgm.settings import TrainSettings, UnlearnSettings
-from msgm.training import train, unlearn
+from msgm.formats.native import load
+from msgm.model.score import ScoreModel
+from msgm.training.loop import train, unlearn
+from msgm.training.settings import TrainSettings, UnlearnSettings
 
 BARE, PLAIN = 1.05, 1.2
 RULE = "label in [3, 7]"
@@ -127,7 +127,7 @@ def plain(model: ScoreModel, split: Split, method: Method, batch: int, options: 
 
 
 class Stamps:
-    """A `msgm.training.Watch` that notes the time before the first step and after each."""
+    """A `msgm.training.loop.Watch` that notes the time before the first step and after each."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []

@@ -16,17 +16,17 @@ from typing import Any
 from torch import Tensor
 
 from common import Report, arguments, main, percent
-from msgm.checkpoint import embedded, load
-from msgm.commands.options import images_of
+from msgm.cli.options import images_of
 from msgm.data import ForgetRequest, ImageData, Split, to_model, to_pixels
-from msgm.evaluation import Judge, Shares, frechet_distance, judged_shares
-from msgm.evaluation.audit import check, retain_confidence
+from msgm.experiments.core.evaluate import check, retain_confidence
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
+from msgm.formats.native import embedded, load
+from msgm.metrics import Judge, Shares, frechet_distance, judged_shares
+from msgm.model.score import ScoreModel
 from msgm.progress import Tick, bar
 from msgm.sampling import build
-from msgm.score import ScoreModel
-from msgm.settings import UnlearnSettings
-from msgm.training import Diverged, unlearn
+from msgm.training.loop import Diverged, unlearn
+from msgm.training.settings import UnlearnSettings
 
 UR, JUNK = 0.01, 0.05
 RECIPES: dict[str, Callable[[], Method]] = {
@@ -88,7 +88,7 @@ def run(given: Sequence[str] | None = None) -> Path:
 
 
 class Look:
-    """A `msgm.training.Watch`: samples and judges the average every few steps, and ends a run that met both goals."""
+    """A `training.loop.Watch`: samples and judges the average every few steps, and ends a run that met both goals."""
 
     def __init__(self, score: Score, every: int, tick: Tick) -> None:
         self.score, self.every, self.tick = score, every, tick

@@ -6,8 +6,8 @@ Weights are stored as float16. The commands that make the two are in their recor
 import sys
 
 import msgm
-from msgm.checkpoint import embedded
-from msgm.evaluation.judge import Judge
+from msgm.formats.native import embedded
+from msgm.metrics.judge import Judge
 
 if __name__ == "__main__":
     model, judge = sys.argv[1:]

@@ -14,10 +14,10 @@ from typing import Any
 
 from blocks import ROOT, fill, picture, table
 
-from msgm.evaluation.pareto import pareto_figure
-from msgm.evaluation.pictures import write_figure
-from msgm.evaluation.report import Results, Row, judged_sheets
 from msgm.forgetting.methods import DEFAULT
+from msgm.report.page import Results, Row, judged_sheets
+from msgm.report.pareto import pareto_figure
+from msgm.report.pictures import write_figure
 
 PAGES = ("sweep.md", "default.md", "redirect.md")
 STORED = ROOT / "docs/results"

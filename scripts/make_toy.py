@@ -11,8 +11,8 @@ from pathlib import Path
 
 from blocks import ROOT, fill, picture, table
 
-from msgm.evaluation.report import Sheet
 from msgm.experiments.toy.report import in_papers_unit, sheets
+from msgm.report.page import Sheet
 
 
 def markdown(sheet: Sheet) -> str:

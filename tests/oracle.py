@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from msgm.experiments.mixture import GaussianMixture, time_of_label
-from msgm.score import LABEL_PER_NAT, ScoreModel
-from msgm.sde import PROCESSES, SDE, expand
+from msgm.experiments.exact.mixture import GaussianMixture, time_of_label
+from msgm.model.score import LABEL_PER_NAT, ScoreModel
+from msgm.process.sde import PROCESSES, SDE, expand
 
 SDES = {name: process() for name, process in PROCESSES.items()}
 

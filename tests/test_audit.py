@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from msgm.data import ForgetRequest, ImageData, load_data, to_pixels
 from msgm.errors import UserError
-from msgm.evaluation import audit
-from msgm.evaluation.audit import EvaluateSettings, check, evaluate, forget_classes
-from msgm.evaluation.judge import JUNK, Judge
+from msgm.experiments.core import evaluate as audit
+from msgm.experiments.core.evaluate import EvaluateSettings, check, evaluate, forget_classes
 from msgm.likelihood import Likelihood
+from msgm.metrics.judge import JUNK, Judge
+from msgm.model.score import LABEL_PER_NAT, ScoreModel
+from msgm.process.sde import VESDE
 from msgm.sampling import DPMSolver, EulerMaruyama, Heun
-from msgm.score import LABEL_PER_NAT, ScoreModel
-from msgm.sde import VESDE
 
 SHAPE = (1, 8, 8)
 SPREAD = 0.1

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from msgm.batches import Shuffled
-from msgm.checkpoint import load, weights_sha256
 from msgm.data import ForgetRequest, ImageData, Split
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import Method
-from msgm.networks import MLP
-from msgm.runs import read_log
-from msgm.score import ScoreModel
-from msgm.sde import VESDE
-from msgm.settings import TrainSettings, UnlearnSettings
-from msgm.training import Interrupted, train, unlearn
+from msgm.formats.native import load, weights_sha256
+from msgm.model.networks import MLP
+from msgm.model.score import ScoreModel
+from msgm.process.sde import VESDE
+from msgm.training.batches import Shuffled
+from msgm.training.loop import Interrupted, train, unlearn
+from msgm.training.runs import read_log
+from msgm.training.settings import TrainSettings, UnlearnSettings
 
 SHORT = UnlearnSettings(steps=8, batch=16, warmup=2, save_every=3, seed=5)
 
@@ -58,7 +58,7 @@ def test_vectors_are_unlearned_and_a_stopped_run_continues_bit_for_bit(method, t
     with monkeypatch.context() as patch:
         # Ctrl-C is asked for from the fifth step on.
         calls: list[None] = []
-        patch.setattr("msgm.training._stop", lambda: _Stopping(calls))
+        patch.setattr("msgm.training.loop._stop", lambda: _Stopping(calls))
         with pytest.raises(Interrupted, match="after step 5 of 8"):
             unlearn(model(), points(), out=tmp_path / "parts", **options)
     resumed = unlearn(model(), points(), out=tmp_path / "parts", resume=True, **options)

@@ -13,9 +13,9 @@ from oracle import SDES, gaussian_model, scalar
 
 import msgm
 from msgm.errors import UserError
-from msgm.networks import UNetPreset
-from msgm.score import ScoreModel
-from msgm.sde import SDE, VESDE
+from msgm.model.networks import UNetPreset
+from msgm.model.score import ScoreModel
+from msgm.process.sde import SDE, VESDE
 
 ROOT = Path(__file__).parents[1]
 TINY = {

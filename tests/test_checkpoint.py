@@ -11,12 +11,12 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from oracle import SDES
 
-from msgm import checkpoint
-from msgm.checkpoint import RECORD, WEIGHTS, load, save, weights_sha256
 from msgm.errors import UserError
-from msgm.networks import MLP
-from msgm.score import ScoreModel
-from msgm.sde import DDPM, SDE, VESDE
+from msgm.formats import native as checkpoint
+from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
+from msgm.model.networks import MLP
+from msgm.model.score import ScoreModel
+from msgm.process.sde import DDPM, SDE, VESDE
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from msgm import cli
-from msgm.checkpoint import WEIGHTS, load, weights_sha256
-from msgm.cli import COMMANDS, main
-from msgm.commands.options import build_method
-from msgm.evaluation.judge import Judge
+import msgm.cli.main as cli
+from msgm.cli.main import COMMANDS, main
+from msgm.cli.options import build_method
 from msgm.forgetting.combine import PCGrad
 from msgm.forgetting.methods import METHODS
 from msgm.forgetting.regularise import Saliency
 from msgm.forgetting.terms import Denoising, Redirect
+from msgm.formats.native import WEIGHTS, load, weights_sha256
+from msgm.metrics.judge import Judge
 from msgm.sampling import SAMPLERS
 
 RULE = "label in [3, 7]"
@@ -89,7 +89,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_the_commands_without_torch() -> None:
-    code = "import sys; from msgm.cli import main; main(['--help']); print('loaded torch:', 'torch' in sys.modules)"
+    code = (
+        "import sys; from msgm.cli.main import main as m; m(['--help']); print('loaded torch:', 'torch' in sys.modules)"
+    )
     shown = python("-c", code)
     assert shown.returncode == 0, shown.stderr
     assert "loaded torch: False" in shown.stdout

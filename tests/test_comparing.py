@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tiny import sampled_only, tiny_files
 
-from msgm.checkpoint import RECORD, load
-from msgm.cli import main
-from msgm.evaluation import selection
+from msgm.cli.main import main
+from msgm.experiments.core import selection
+from msgm.formats.native import RECORD, load
 
 RULE = "label == 1"
 TINY = ["--steps", "4", "--batch", "4", "--seed", "1", "--threads", "1", "--device", "cpu", "--workers", "1"]

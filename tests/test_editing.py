@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import msgm
 from msgm.data import to_model
-from msgm.editing import inpaint, read_mask, reconstruct
 from msgm.errors import UserError
-from msgm.experiments.mixture import time_of_label
+from msgm.experiments.exact.mixture import time_of_label
+from msgm.model.score import ScoreModel
+from msgm.process.sde import DDPM, SDE, VESDE, VPSDE, SubVPSDE
 from msgm.sampling import SAMPLERS, EulerMaruyama, Heun, PredictorCorrector, SamplerName, Streams, build
-from msgm.score import ScoreModel
-from msgm.sde import DDPM, SDE, VESDE, VPSDE, SubVPSDE
+from msgm.sampling.editing import inpaint, read_mask, reconstruct
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 MEAN, STD = 0.2, 0.5

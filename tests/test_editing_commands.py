@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from test_cli import refused
 
-from msgm.cli import main
+from msgm.cli.main import main
 from msgm.data import load_data
 from msgm.data.files import decode
 

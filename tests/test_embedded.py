@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 import msgm
-from msgm.checkpoint import embedded, weights_sha256
 from msgm.data import load_data, to_model
-from msgm.evaluation.judge import Judge
+from msgm.formats.native import embedded, weights_sha256
+from msgm.metrics.judge import Judge
 
 
 def test_all_of_it_fits_in_twelve_megabytes() -> None:

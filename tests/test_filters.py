@@ -9,14 +9,15 @@ from oracle import RETAIN, SDES, TOY, UNEVEN, scalar
 from tiny import tiny_model
 from torch import Tensor
 
-from msgm.checkpoint import save
 from msgm.errors import UserError
-from msgm.experiments.mixture import GaussianMixture
-from msgm.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser, neighbour_distance
+from msgm.experiments.exact.mixture import GaussianMixture
+from msgm.formats.native import save
 from msgm.likelihood import log_likelihood
+from msgm.model.score import ScoreModel
+from msgm.process.posterior import exact_denoiser
+from msgm.process.sde import SDE, VESDE, expand
 from msgm.sampling import Heun
-from msgm.score import ScoreModel, exact_denoiser
-from msgm.sde import SDE, VESDE, expand
+from msgm.sampling.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser, neighbour_distance
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 EVERY = pytest.mark.parametrize("name", FILTERS)

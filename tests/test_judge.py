@@ -9,8 +9,8 @@ from torch import Tensor
 
 from msgm.data.datasets import ImageData, to_model
 from msgm.errors import UserError
-from msgm.evaluation.judge import JUNK, Judge, JudgeSettings, train_judge
-from msgm.evaluation.junk import KINDS, JunkMaker
+from msgm.metrics.judge import JUNK, Judge, JudgeSettings, train_judge
+from msgm.metrics.junk import KINDS, JunkMaker
 
 CLASSES = (0, 2, 5, 9)
 

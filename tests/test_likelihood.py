@@ -9,13 +9,13 @@ import torch
 from oracle import RETAIN, SDES, TOY, UNEVEN, GaussianNetwork, gaussian_model, scalar, slope
 from torch import nn
 
-from msgm.checkpoint import load
 from msgm.errors import UserError
-from msgm.experiments.mixture import GaussianMixture
+from msgm.experiments.exact.mixture import GaussianMixture
+from msgm.formats.native import load
 from msgm.likelihood import Likelihood, log_likelihood, variational_bound
-from msgm.networks import MLP
-from msgm.score import ScoreModel
-from msgm.sde import SDE, VESDE, VPSDE
+from msgm.model.networks import MLP
+from msgm.model.score import ScoreModel
+from msgm.process.sde import SDE, VESDE, VPSDE
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 

@@ -10,18 +10,19 @@ import torch
 from oracle import SDES
 from tiny import PLANE, plane_model, tiny_model, tiny_split
 
-from msgm import training
-from msgm.checkpoint import load, weights_sha256
 from msgm.errors import UserError
 from msgm.forgetting import methods
+from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Adaptive, Weighted
 from msgm.forgetting.methods import DEFAULT, METHODS
-from msgm.forgetting.terms import Noised, Obtuse, Orthogonal, Redirect, UniformTarget
-from msgm.runs import read_log
-from msgm.score import ScoreModel
-from msgm.sde import SDE
-from msgm.settings import TrainSettings, UnlearnSettings
-from msgm.training import Diverged, train, unlearn
+from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect, UniformTarget
+from msgm.formats.native import load, weights_sha256
+from msgm.model.score import ScoreModel
+from msgm.process.sde import SDE
+from msgm.training import loop as training
+from msgm.training.loop import Diverged, train, unlearn
+from msgm.training.runs import read_log
+from msgm.training.settings import TrainSettings, UnlearnSettings
 
 
 def test_every_recipe_builds_under_its_own_name() -> None:

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from msgm.errors import UserError
-from msgm.evaluation.judge import JUNK, Judge
-from msgm.evaluation.metrics import (
+from msgm.metrics.judge import JUNK, Judge
+from msgm.metrics.shares import (
     Rate,
     frechet_distance,
     judged_shares,
     unlearning_ratio,
     wilson,
 )
+from msgm.model.score import ScoreModel
+from msgm.process.sde import VESDE
 from msgm.sampling import Heun
-from msgm.score import ScoreModel
-from msgm.sde import VESDE
 
 Z = 1.959963984540054
 

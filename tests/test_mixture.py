@@ -7,8 +7,8 @@ import torch
 from oracle import RETAIN, SDES, TOY, UNEVEN, scalar
 
 from msgm.errors import UserError
-from msgm.experiments.mixture import GaussianMixture
-from msgm.sde import SDE
+from msgm.experiments.exact.mixture import GaussianMixture
+from msgm.process.sde import SDE
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 

@@ -9,14 +9,15 @@ from oracle import RETAIN
 from torch import Tensor
 
 from msgm.errors import UserError
-from msgm.experiments.mixture import GaussianMixture
-from msgm.experiments.optima import optimum
+from msgm.experiments.exact.mixture import GaussianMixture
+from msgm.experiments.exact.optima import optimum
 from msgm.forgetting import methods
+from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import Method
-from msgm.forgetting.terms import Denoising, Noised
-from msgm.score import ScoreModel
-from msgm.sde import SDE, VESDE, VPSDE
+from msgm.forgetting.terms import Denoising
+from msgm.model.score import ScoreModel
+from msgm.process.sde import SDE, VESDE, VPSDE
 
 FORGET = GaussianMixture([1.0], [[0.3, 0.0]])
 POINTS = torch.tensor([[0.4, -0.3], [1.3, -1.6], [-1.5, -1.0], [0.05, 0.02]], dtype=torch.float64)

@@ -9,10 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from msgm.errors import UserError
-from msgm.evaluation.metrics import wilson
-from msgm.evaluation.pareto import CRITERIA, dominates, front, pareto_figure, point, undominated
-from msgm.evaluation.repeats import mean, over_seeds, rate, status
-from msgm.evaluation.report import Row
+from msgm.metrics.shares import wilson
+from msgm.report.page import Row
+from msgm.report.pareto import CRITERIA, dominates, front, pareto_figure, point, undominated
+from msgm.report.repeats import mean, over_seeds, rate, status
 
 
 def row(name: str = "a", *, hits: int = 1, n: int = 100, junk: float = 0.0, nll: float | None = 2.8, **extra) -> Row:

@@ -12,19 +12,21 @@ from test_terms import EACH_POINT, EACH_SDE, FORGET, NONE, AtPoint, batch, brute
 from tiny import PLANE, plane_model
 from torch import Tensor
 
-from msgm import training
 from msgm.errors import UserError
 from msgm.forgetting import methods
+from msgm.forgetting.batch import Noised
 from msgm.forgetting.deflect import Deflect, Deflected
 from msgm.forgetting.expert import AwayFrom, Expert
 from msgm.forgetting.methods import METHODS, PARTS
 from msgm.forgetting.pairs import PairedAscent, PairedDenoising, paired_errors
-from msgm.forgetting.prepare import flatten
-from msgm.forgetting.terms import Ascent, Denoising, ForgetTerm, Negated, Noised, Redirect, UniformTarget
-from msgm.score import ScoreModel, exact_denoiser
-from msgm.sde import DDPM, SDE, VESDE
-from msgm.settings import UnlearnSettings
-from msgm.training import unlearn
+from msgm.forgetting.terms import Ascent, Denoising, ForgetTerm, Negated, Redirect, UniformTarget
+from msgm.model.score import ScoreModel
+from msgm.model.vectors import flatten
+from msgm.process.posterior import exact_denoiser
+from msgm.process.sde import DDPM, SDE, VESDE
+from msgm.training import loop as training
+from msgm.training.loop import unlearn
+from msgm.training.settings import UnlearnSettings
 
 
 @EACH_SDE

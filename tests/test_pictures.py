@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from msgm.errors import UserError
-from msgm.evaluation.pictures import grid, loss_figure, save_samples
+from msgm.report.pictures import grid, loss_figure, save_samples
 
 
 def test_grid_puts_pixels_where_expected() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from msgm.errors import UserError
-from msgm.experiments.pool import begun, run_all
+from msgm.experiments.core.pool import begun, run_all
 from msgm.progress import Tick
 from msgm.storage import write_json
 
@@ -51,7 +51,7 @@ import signal, sys, time
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, {here!r})
-from msgm.experiments.pool import run_all
+from msgm.experiments.core.pool import run_all
 
 def work(folder, item, tick):
     (folder / f"begun-{{item}}").touch()

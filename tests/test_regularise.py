@@ -9,15 +9,17 @@ from torch import nn
 
 from msgm.errors import UserError
 from msgm.forgetting import methods
+from msgm.forgetting.batch import Start
 from msgm.forgetting.methods import Method
-from msgm.forgetting.prepare import Start, fine_tuned, fisher, flat, flatten, gradient
+from msgm.forgetting.prepare import fine_tuned, fisher
 from msgm.forgetting.regularise import Elastic, FisherRatio, Mask, Posterior, Pull, Saliency
 from msgm.forgetting.terms import Ascent, Denoising
-from msgm.score import ScoreModel
-from msgm.sde import VESDE
-from msgm.settings import TrainSettings, UnlearnSettings
-from msgm.times import UniformClock
-from msgm.training import train, unlearn
+from msgm.model.score import ScoreModel
+from msgm.model.vectors import flat, flatten, gradient
+from msgm.process.sde import VESDE
+from msgm.process.times import UniformClock
+from msgm.training.loop import train, unlearn
+from msgm.training.settings import TrainSettings, UnlearnSettings
 
 
 def start(model: ScoreModel, seed: int = 0, batch: int = 16) -> Start:

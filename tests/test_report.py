@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 from msgm.errors import UserError
-from msgm.evaluation.metrics import wilson
-from msgm.evaluation.pictures import grid
-from msgm.evaluation.report import Results, Row, commit, judged_sheets, table, write_html, write_json
+from msgm.metrics.shares import wilson
+from msgm.report.page import Results, Row, commit, judged_sheets, table, write_html, write_json
+from msgm.report.pictures import grid
 
 
 def results(model: str = "Standard") -> Results:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from msgm.data import ForgetRequest, ImageData
 from msgm.errors import UserError
-from msgm.evaluation.judge import JUNK, Judge
-from msgm.evaluation.restoration import check_judge, comparison, psnr, restored
+from msgm.experiments.core.restoration import check_judge, comparison, psnr, restored
+from msgm.metrics.judge import JUNK, Judge
 
 RULE = ForgetRequest("label == 2")
 

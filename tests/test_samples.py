@@ -12,9 +12,9 @@ from PIL import Image
 
 from msgm.data import to_pixels
 from msgm.errors import UserError
-from msgm.evaluation.samples import draw
+from msgm.process.sde import VPSDE
+from msgm.report.samples import draw
 from msgm.sampling import DPMSolverSDE, Heun, Sampler
-from msgm.sde import VPSDE
 
 MODEL = gaussian_model(VPSDE(), (1, 4, 4), dtype=torch.float32)
 NAME = {"model": "gaussian"}

@@ -10,7 +10,9 @@ from oracle import SDES, TOY, GaussianNetwork, gaussian_model
 from torch import nn
 
 from msgm.errors import UserError
-from msgm.networks import MLP
+from msgm.model.networks import MLP
+from msgm.model.score import ScoreModel
+from msgm.process.sde import DDPM, SDE, VESDE, VPSDE
 from msgm.sampling import (
     DDIM,
     GRIDS,
@@ -26,8 +28,6 @@ from msgm.sampling import (
     build,
     fitting,
 )
-from msgm.score import ScoreModel
-from msgm.sde import DDPM, SDE, VESDE, VPSDE
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 EACH_SAMPLER = pytest.mark.parametrize("name", SAMPLERS)

@@ -14,6 +14,8 @@ import torch
 from oracle import SDES, TOY, gaussian_model, scalar, slope
 from torch import Tensor
 
+from msgm.process.sde import SDE, VESDE
+from msgm.process.solvers import Pair, adapt, attempt
 from msgm.sampling import (
     DDIM,
     RK45,
@@ -29,8 +31,6 @@ from msgm.sampling import (
     build,
     evaluating,
 )
-from msgm.sde import SDE, VESDE
-from msgm.solvers import Pair, adapt, attempt
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 MEAN, STD = 0.2, 0.5

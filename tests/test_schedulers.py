@@ -9,8 +9,8 @@ import torch
 from oracle import TOY
 from torch import Tensor
 
+from msgm.process.sde import DDPM
 from msgm.sampling import DDIM, Ancestral, DPMSolver, DPMSolverSDE, Sampler, Streams
-from msgm.sde import DDPM
 
 N = 5
 

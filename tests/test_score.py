@@ -10,9 +10,10 @@ from oracle import SDES, UNEVEN, ExactNetwork, scalar
 from torch import nn
 
 from msgm.errors import UserError
-from msgm.experiments.mixture import GaussianMixture
-from msgm.score import Prediction, ScoreModel, exact_denoiser
-from msgm.sde import SDE, VESDE, expand
+from msgm.experiments.exact.mixture import GaussianMixture
+from msgm.model.score import Prediction, ScoreModel
+from msgm.process.posterior import exact_denoiser
+from msgm.process.sde import SDE, VESDE, expand
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from msgm.sde import DDPM, PROCESSES, SDE, VESDE, VPSDE, SubVPSDE
+from msgm.process.sde import DDPM, PROCESSES, SDE, VESDE, VPSDE, SubVPSDE
 
 ALL = pytest.mark.parametrize("sde", [process() for process in PROCESSES.values()], ids=list(PROCESSES))
 

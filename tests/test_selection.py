@@ -12,20 +12,20 @@ import torch
 from tiny import forked, sampled_only, tiny_data, tiny_model, tiny_split
 from torch import Tensor
 
-from msgm import objective
-from msgm.checkpoint import RECORD, WEIGHTS, load, weights_sha256
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
-from msgm.evaluation import selection
-from msgm.evaluation.judge import Judge
-from msgm.evaluation.metrics import wilson
-from msgm.evaluation.report import Row
-from msgm.evaluation.selection import Selection, SelectSettings, best
+from msgm.experiments.core import selection
+from msgm.experiments.core.selection import Selection, SelectSettings, best
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
-from msgm.score import ScoreModel
-from msgm.settings import UnlearnSettings
-from msgm.training import Diverged, unlearn
+from msgm.formats.native import RECORD, WEIGHTS, load, weights_sha256
+from msgm.metrics.judge import Judge
+from msgm.metrics.shares import wilson
+from msgm.model.score import ScoreModel
+from msgm.report.page import Row
+from msgm.training import objective
+from msgm.training.loop import Diverged, unlearn
+from msgm.training.settings import UnlearnSettings
 
 SHORT = UnlearnSettings(steps=7, batch=8, warmup=3, save_every=2, seed=5)
 WATCH = SelectSettings(select_every=3, select_n=4, select_images=2, select_share=0.2)

@@ -17,22 +17,21 @@ import pytest
 from PIL import Image
 from tiny import sampled_only, tiny_files
 
-from msgm.checkpoint import load, weights_sha256
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
-from msgm.evaluation import selection
-from msgm.evaluation.audit import EvaluateSettings, evaluate
-from msgm.evaluation.judge import Judge
-from msgm.evaluation.report import Results
-from msgm.evaluation.selection import SelectSettings
-from msgm.experiments import jobs
-from msgm.experiments.estimate import evaluated, looked, trained
-from msgm.experiments.jobs import ROW, Job, Task, inputs
-from msgm.experiments.sweep import SweepEvaluation, SweepSettings, Variant, equal_batch, repeat, sweep, variants
+from msgm.experiments.core import jobs, selection
+from msgm.experiments.core.estimate import evaluated, looked, trained
+from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
+from msgm.experiments.core.jobs import ROW, Job, Task, inputs
+from msgm.experiments.core.selection import SelectSettings
+from msgm.experiments.sweep.main import SweepEvaluation, SweepSettings, Variant, equal_batch, repeat, sweep, variants
 from msgm.forgetting import methods
 from msgm.forgetting.methods import DEFAULT, METHODS, Method
 from msgm.forgetting.terms import Obtuse
-from msgm.settings import UnlearnSettings
+from msgm.formats.native import load, weights_sha256
+from msgm.metrics.judge import Judge
+from msgm.report.page import Results
+from msgm.training.settings import UnlearnSettings
 
 ROOT = Path(__file__).parents[1]
 SHORT = UnlearnSettings(steps=4, batch=4, warmup=2, save_every=1, seed=3)
@@ -229,8 +228,8 @@ import torch
 torch.set_num_threads(1)  # as these tests do: more round differently
 sys.path.insert(0, sys.argv[1])
 import test_sweep
-from msgm.experiments.jobs import Task
-from msgm.evaluation.audit import EvaluateSettings
+from msgm.experiments.core.jobs import Task
+from msgm.experiments.core.evaluate import EvaluateSettings
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
     task = eval(sys.argv[3])

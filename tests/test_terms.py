@@ -8,11 +8,12 @@ import torch
 from oracle import RETAIN, SDES, TOY, gaussian_model
 from torch import Tensor
 
-from msgm.experiments.mixture import GaussianMixture
+from msgm.experiments.exact.mixture import GaussianMixture
+from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Weighted
-from msgm.forgetting.terms import Denoising, ForgetTerm, Noised, Obtuse, Orthogonal, Redirect, UniformTarget
-from msgm.score import ScoreModel
-from msgm.sde import SDE, VESDE, expand
+from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect, UniformTarget
+from msgm.model.score import ScoreModel
+from msgm.process.sde import SDE, VESDE, expand
 
 FORGET = GaussianMixture([1.0], [[0.0, 0.0]])
 """What `RETAIN` leaves of the toy."""

@@ -6,8 +6,8 @@ import pytest
 import torch
 from oracle import SDES
 
-from msgm.sde import DDPM, SDE
-from msgm.times import LogNormalClock, UniformClock, stratified, uniform
+from msgm.process.sde import DDPM, SDE
+from msgm.process.times import LogNormalClock, UniformClock, stratified, uniform
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 CLOCKS = pytest.mark.parametrize("clock", [UniformClock(), LogNormalClock()], ids=["uniform", "lognormal"])

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from msgm import cli
+import msgm.cli.main as cli
 from msgm.errors import UserError
-from msgm.experiments.mixture import GaussianMixture
+from msgm.experiments.exact.mixture import GaussianMixture
 from msgm.experiments.toy import main, reproduce
 from msgm.experiments.toy.claims import PAPERS_MSGM, UNIT, claims
 from msgm.experiments.toy.measure import (
@@ -26,7 +26,7 @@ from msgm.experiments.toy.measure import (
 from msgm.experiments.toy.report import in_papers_unit, over_seeds, rows_of, sheets
 from msgm.experiments.toy.runs import Run, execute, fresh, plan, settings_of, trained
 from msgm.experiments.toy.setup import BUDGETS, OBJECTIVES, PROCESS, TOYS, Budget, Setting
-from msgm.score import ScoreModel
+from msgm.model.score import ScoreModel
 
 ROOT = Path(__file__).parents[1]
 OVERLAPPING, SEPARATED = TOYS["overlapping"], TOYS["separated"]

@@ -18,17 +18,19 @@ import pytest
 import torch
 from tiny import forked, tiny_data, tiny_model, tiny_split
 
-from msgm import cli, storage, training
-from msgm.checkpoint import RECORD, WEIGHTS, load, save, weights_sha256
+import msgm.cli.main as cli
+from msgm import storage
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
-from msgm.runs import LOG, STATE, read_log
-from msgm.score import ScoreModel
-from msgm.sde import VPSDE
-from msgm.settings import TrainSettings, UnlearnSettings
-from msgm.training import Diverged, Interrupted, train, unlearn
+from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
+from msgm.model.score import ScoreModel
+from msgm.process.sde import VPSDE
+from msgm.training import loop as training
+from msgm.training.loop import Diverged, Interrupted, train, unlearn
+from msgm.training.runs import LOG, STATE, read_log
+from msgm.training.settings import TrainSettings, UnlearnSettings
 
 STEPS = 9
 SHORT = UnlearnSettings(steps=STEPS, batch=8, warmup=3, save_every=3, seed=5)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.likelihood import variational_bound
-from msgm.sde import DDPM, VPSDE
+from msgm.process.sde import DDPM, VPSDE
 
 MEAN, STD, SHAPE = 0.1, 0.3, (1, 4, 4)
 SDE = DDPM(steps=20, beta_start=1e-3, beta_end=0.6)

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msgm import training
-from msgm.checkpoint import save
 from msgm.data import ForgetRequest, ImageData, Split
-from msgm.evaluation.audit import EvaluateSettings, evaluate
-from msgm.evaluation.judge import Judge
-from msgm.evaluation.report import Row
-from msgm.networks import MLP
-from msgm.score import Prediction, ScoreModel
-from msgm.sde import SDE, VESDE
-from msgm.training import Interrupted
+from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
+from msgm.formats.native import save
+from msgm.metrics.judge import Judge
+from msgm.model.networks import MLP
+from msgm.model.score import Prediction, ScoreModel
+from msgm.process.sde import SDE, VESDE
+from msgm.report.page import Row
+from msgm.training import loop as training
+from msgm.training.loop import Interrupted
 
 
 def tiny_data(n: int = 40, size: int = 8, seed: int = 0) -> ImageData:

@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 # Loaded on first use: `msgm --help` must not wait for torch.
 _WHERE = {
     "ForgetRequest": "data",
-    "load": "checkpoint",
-    "save": "checkpoint",
-    "ScoreModel": "score",
-    "train": "training",
-    "unlearn": "training",
-    "TrainSettings": "settings",
-    "UnlearnSettings": "settings",
+    "load": "formats.native",
+    "save": "formats.native",
+    "ScoreModel": "model.score",
+    "train": "training.loop",
+    "unlearn": "training.loop",
+    "TrainSettings": "training.settings",
+    "UnlearnSettings": "training.settings",
     "Heun": "sampling",
     "RK45": "sampling",
     "Euler": "sampling",
@@ -29,26 +29,27 @@ _WHERE = {
     "AnnealedLangevin": "sampling",
     "log_likelihood": "likelihood",
     "variational_bound": "likelihood",
-    "inpaint": "editing",
-    "reconstruct": "editing",
-    "unlearning_ratio": "evaluation.metrics",
-    "Judge": "evaluation.judge",
+    "inpaint": "sampling.editing",
+    "reconstruct": "sampling.editing",
+    "unlearning_ratio": "metrics.shares",
+    "Judge": "metrics.judge",
     "UserError": "errors",
 }
-_MODULES = {"data": "data", "filters": "filters", "methods": "forgetting.methods", "sde": "sde"}
+_MODULES = {"data": "data", "filters": "sampling.filters", "methods": "forgetting.methods", "sde": "process.sde"}
 
 __all__ = ["__version__", *_WHERE, *_MODULES]
 
 if TYPE_CHECKING:
-    from . import data, filters, sde
-    from .checkpoint import load, save
+    from . import data
     from .data import ForgetRequest
-    from .editing import inpaint, reconstruct
     from .errors import UserError
-    from .evaluation.judge import Judge
-    from .evaluation.metrics import unlearning_ratio
     from .forgetting import methods
+    from .formats.native import load, save
     from .likelihood import log_likelihood, variational_bound
+    from .metrics.judge import Judge
+    from .metrics.shares import unlearning_ratio
+    from .model.score import ScoreModel
+    from .process import sde
     from .sampling import (
         DDIM,
         RK45,
@@ -62,10 +63,11 @@ if TYPE_CHECKING:
         Langevin,
         PredictorCorrector,
         ReverseDiffusion,
+        filters,
     )
-    from .score import ScoreModel
-    from .settings import TrainSettings, UnlearnSettings
-    from .training import train, unlearn
+    from .sampling.editing import inpaint, reconstruct
+    from .training.loop import train, unlearn
+    from .training.settings import TrainSettings, UnlearnSettings
 
 
 def __getattr__(name: str) -> Any:

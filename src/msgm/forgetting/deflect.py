@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..score import ScoreModel
-from .prepare import Start
-from .terms import ForgetTerm, Noised, Weighting, aimed
+from ..model.score import ScoreModel
+from .batch import Noised, Start
+from .terms import ForgetTerm, Weighting, aimed
 
 
 @dataclass(frozen=True, kw_only=True)

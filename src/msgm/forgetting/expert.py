@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..score import ScoreModel
-from .prepare import Start, fine_tuned
-from .terms import ForgetTerm, Noised, per_image
+from ..model.score import ScoreModel
+from .batch import Noised, Start
+from .prepare import fine_tuned
+from .terms import ForgetTerm, per_image
 
 
 @dataclass(frozen=True, kw_only=True)

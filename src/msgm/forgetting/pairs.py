@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..sde import expand
-from .terms import Denoising, ForgetTerm, Noised, per_image
+from ..process.sde import expand
+from .batch import Noised
+from .terms import Denoising, ForgetTerm, per_image
 
 
 def paired_errors(retain: Noised, forget: Noised, mix: float) -> tuple[Tensor, Tensor]:

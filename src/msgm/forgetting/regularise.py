@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.vectors import flat, gradient
 from ..progress import bar
 from ..sampling import Heun
-from .prepare import Start, fine_tuned, fisher, flat, gradient
+from .batch import Start
+from .prepare import fine_tuned, fisher
 from .terms import ForgetTerm
 
 

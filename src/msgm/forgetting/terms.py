@@ -11,47 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..score import ScoreModel, exact_denoiser
-from ..sde import expand
-
-if TYPE_CHECKING:
-    from .prepare import Start
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Noised:
-    """A batch at its times and the noise ``eps`` in it. Shapes: x, eps, noise (B, *); t (B,).
-
-    ``generator`` is for terms that draw numbers of their own; in training it is a function of the seed and the step.
-    ``weight`` (B,) is what each retained image counts, ``progress`` the share of the run that is done, and ``pair``
-    the other half of the step: the forget images at the same times and with the same eps, or the retained ones.
-    """
-
-    x: Tensor
-    t: Tensor
-    eps: Tensor
-    noise: Tensor
-    model: ScoreModel
-    generator: torch.Generator | None = None
-    weight: Tensor | None = None
-    progress: float = 0.0
-    pair: Noised | None = None
-
-    @property
-    def sigma(self) -> Tensor:
-        """(B,), standard deviation of the noise."""
-        return self.model.sde.sigma(self.t)
-
-    @property
-    def ratio(self) -> Tensor:
-        """(B,), sigma / alpha."""
-        return self.model.sde.log_ratio(self.t).exp()
+from ..process.posterior import exact_denoiser
+from ..process.sde import expand
+from .batch import Noised, Start
 
 
 def per_image(values: Tensor) -> Tensor:
@@ -249,8 +217,8 @@ class Negated(ForgetTerm):
 class Redirect(ForgetTerm):
     """On the forget data, the denoised image of the retained data: mean (D(x) - D*(x))^2 / sigma_data^2.
 
-    D* is the exact denoiser of the retained images (`score.exact_denoiser`): what an ideal model of the retained data
-    alone would say at this point, where re-training alone never looks. In noise form, with r = sigma/alpha and
+    D* is the exact denoiser of the retained images (`posterior.exact_denoiser`): what an ideal model of the retained
+    data alone would say at this point, where re-training alone never looks. In noise form, with r = sigma/alpha and
     ``eps* = (x - alpha D*(x)) / sigma``, it is ``mean (r / sigma_data)^2 (noise - eps*)^2``: bounded at every noise
     level, and not faint at those where the content of an image is decided. ``weighting="noise"`` leaves the factor
     out.

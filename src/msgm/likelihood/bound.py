@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.score import ScoreModel
+from ..process.sde import DDPM, expand
 from ..sampling import Streams, Tick, blank, evaluating
-from ..score import ScoreModel
-from ..sde import DDPM, expand
 from .ode import validate
 from .result import mean_and_error
 

@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from ..model.score import ScoreModel
+from ..process.sde import expand
 from ..sampling import Streams
-from ..score import ScoreModel
-from ..sde import expand
 
 Probes = Literal["rademacher", "gaussian", "fixed", "exact"]
 """How tr J is found: as v.Jv, with signs (or Gaussian numbers) v drawn anew at every evaluation or with one v of signs

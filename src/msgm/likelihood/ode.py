@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.score import ScoreModel
+from ..process.solvers import FIXED, adapt, march, march_exponential
 from ..sampling import Streams, Tick, blank, evaluating
-from ..score import ScoreModel
-from ..solvers import FIXED, adapt, march, march_exponential
 from .flow import Clock, Flow, Probes, drawer
 from .result import Likelihood
 

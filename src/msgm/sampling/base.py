@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..score import ScoreModel
+from ..model.score import ScoreModel
 from .grids import GRIDS, Grid
 from .streams import Streams
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from torch import Tensor
 
 from ..errors import UserError
-from ..score import ScoreModel
-from ..sde import expand
+from ..model.score import ScoreModel
+from ..process.sde import expand
 from .base import Sampler
 from .stochastic import ReverseDiffusion
 from .streams import Streams

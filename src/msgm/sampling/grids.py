@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..sde import DDPM, SDE
+from ..process.sde import DDPM, SDE
 
 Grid = Literal["uniform", "edm", "log-snr", "discrete"]
 

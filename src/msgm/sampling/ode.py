@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..sde import expand
-from ..solvers import Pair, adapt
+from ..process.sde import expand
+from ..process.solvers import Pair, adapt
 from .base import Sampler
 from .grids import Grid
 from .streams import Streams

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..sde import SDE
+from ..process.sde import SDE
 from .base import Sampler
 from .grids import Grid
 from .ode import DPMSolver

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ..errors import UserError
-from ..score import ScoreModel
+from ..model.score import ScoreModel
 from .base import Sampler
 from .correctors import PredictorCorrector
 from .grids import Grid

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...checkpoint import load
-from ...evaluation.pictures import write_figure
+from ...formats.native import load
+from ...model.score import ScoreModel
+from ...report.pictures import write_figure
 from ...sampling import Heun
-from ...score import ScoreModel
 from .runs import Run
 from .setup import PROCESS, TOYS, Budget, Setting, Toy
 

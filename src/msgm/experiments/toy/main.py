@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from ...evaluation.report import commit, write_html, write_json
 from ...progress import Tick, bar
+from ...report.page import commit, write_html, write_json
 from ...storage import claim, read_json
-from ..pool import begun, run_all
+from ..core.pool import begun, run_all
 from .claims import claims
 from .figures import draw
 from .measure import TEST_SEED, bound_terms, exact_nll, measure, outlier_limit, test_points

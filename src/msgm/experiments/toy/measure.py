@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...likelihood import Likelihood, log_likelihood
+from ...model.score import ScoreModel
 from ...sampling import DPMSolverSDE, Heun
-from ...score import ScoreModel
-from ..mixture import GaussianMixture
+from ..exact.mixture import GaussianMixture
 from .setup import Budget, Toy
 
 OUTLIER = 0.999

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import torch
 
-from ...checkpoint import RECORD, load
 from ...data import ForgetRequest
 from ...errors import UserError
-from ...networks import MLP
-from ...score import ScoreModel
-from ...settings import TrainSettings, UnlearnSettings
-from ...training import Diverged, train, unlearn
+from ...formats.native import RECORD, load
+from ...model.networks import MLP
+from ...model.score import ScoreModel
+from ...training.loop import Diverged, train, unlearn
+from ...training.settings import TrainSettings, UnlearnSettings
 from .measure import measure
 from .setup import OBJECTIVES, PROCESS, RULE, TOYS, Budget, Setting, Toy
 

@@ -13,10 +13,10 @@ from ...data import ImageData
 from ...forgetting.combine import Weighted
 from ...forgetting.methods import Method, erasediff, obtuse, orthogonal, standard, unseen
 from ...forgetting.terms import Denoising
-from ...score import ScoreModel
-from ...sde import SDE, VESDE
-from ..mixture import GaussianMixture
-from ..optima import optimum
+from ...model.score import ScoreModel
+from ...process.sde import SDE, VESDE
+from ..exact.mixture import GaussianMixture
+from ..exact.optima import optimum
 
 PROCESS: SDE = VESDE()
 RULE = "label == 1"

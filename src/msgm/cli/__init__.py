@@ -1,0 +1,1 @@
+"""The command line: words become specifications, the library does the work."""

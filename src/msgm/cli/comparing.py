@@ -1,0 +1,78 @@
+"""Commands that compare methods: sweep."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ..data import ForgetRequest
+from ..experiments.core.jobs import Task
+from ..experiments.sweep.main import COLUMNS, SweepEvaluation, SweepSettings, variants
+from ..experiments.sweep.main import sweep as compare
+from ..formats.native import EMBEDDED, load
+from .options import build_method, hardware, images_of, show, which_images
+
+
+def sweep(
+    model: str,
+    *,
+    settings: SweepSettings,
+    evaluation: SweepEvaluation,
+    out: Path,
+    forget: str,
+    command: str,
+    methods: str = "all",
+    grid: str = "",
+    seeds: int = 3,
+    data: str | None = None,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    judge: str = EMBEDDED,
+    confidence: str | None = None,
+    workers: int = 2,
+    threads: int | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Compare methods and settings with one budget: one table, a report, and which of them no other beats.
+
+    Every run takes --steps steps and sees 2 x --batch images a step on average (a method whose forget loss comes
+    seldom or never has larger batches instead), and every model is sampled from the same noise. The first row is the
+    model itself, without any training: the method standard. Each result is stored as its run ends; after Ctrl-C the
+    same command with --resume goes on. What a run cannot be made for, or what diverges, is a row that says why.
+
+    Args:
+        model: a model folder, or demo.
+        out: folder for results.json, report.html, pareto.png, pareto.svg and all runs.
+        forget: rule that selects what must not be generated.
+        methods: all, or names with commas (msgm methods lists them).
+        grid: values to try instead of a method's defaults, as "deflect:contrast=4,8;orthogonal:alpha=0.7,every=1".
+        seeds: runs of each method and settings, with seed, seed + 1, ...
+        data: the images; by default those that the model was trained on, read as they were then, if its record
+            says it.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        judge: a judge folder, or demo for the MNIST judge in the package: it judges all samples.
+        confidence: a judge folder, or demo, for methods that weigh images by a judge's confidence; they are refused
+            without one, and flattered by the one that judges their samples.
+        workers: processes of one thread that share the runs; 1 for none but this.
+        threads: CPU threads of this process.
+        device: auto, cpu or cuda.
+        resume: go on with a sweep that was stopped, or to more methods, settings or seeds.
+        overwrite: replace what is in the output folder.
+    """
+    hardware(threads, device)
+    recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
+    parent = load(model)
+    ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
+    task = Task(
+        model=model, **which_images(parent, data, data_dir, image_size), rule=forget, judge=judge,
+        confidence=confidence, evaluation=evaluation, device=device, command=command,
+    )  # fmt: skip
+    results = compare(
+        task, recipes, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite,
+        say=partial(print, flush=True),
+    )  # fmt: skip
+    show(results, COLUMNS)
+    print(f"look at {out / 'report.html'}")

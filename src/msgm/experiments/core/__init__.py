@@ -1,0 +1,1 @@
+"""What all experiments are made of: pieces of work, a pool, means over seeds, estimates."""

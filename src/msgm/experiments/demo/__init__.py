@@ -1,0 +1,1 @@
+"""The main job on real digits, start to end."""

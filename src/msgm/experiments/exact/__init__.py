@@ -1,0 +1,1 @@
+"""Gaussian mixtures: densities, scores and every optimum in closed form."""

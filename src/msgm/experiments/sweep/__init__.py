@@ -1,0 +1,1 @@
+"""Methods and settings with one budget, side by side."""

@@ -1,0 +1,271 @@
+"""Methods and settings side by side: the same budget, the same noise, several seeds, and which no other beats."""
+
+from __future__ import annotations
+
+import re
+from ast import literal_eval
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UserError
+from ...forgetting.methods import METHODS, Method
+from ...report.page import Columns, Results, commit, judged_sheets, results_sheet, write_html, write_json
+from ...report.pareto import CRITERIA, pareto_figure, undominated
+from ...report.pictures import write_figure
+from ...report.repeats import over_seeds
+from ...storage import claim
+from ...training.settings import UnlearnSettings
+from ..core.estimate import forecast
+from ..core.evaluate import EvaluateSettings
+from ..core.jobs import GRID, Job, Task, perform_all
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COLUMNS: Columns = {
+    "Fréchet": lambda row: _number(row.extra.get("frechet_distance"), ".1f"),
+    "front": lambda row: {True: "yes", False: "no"}.get(row.extra.get("front"), ""),  # type: ignore[arg-type]
+}
+"""Beside those that every table has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(UnlearnSettings):
+    """The same for each run of a sweep; see `UnlearnSettings`.
+
+    A smaller batch than that of ``msgm unlearn``: all methods, with three seeds each, are to fit in 90 minutes on two
+    cores.
+    """
+
+    batch: int = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEvaluation(EvaluateSettings):
+    """How each run of a sweep is audited; see `EvaluateSettings`. Fewer samples and images: the seeds add up."""
+
+    n: int = 300
+    nll_images: int = 20
+    nll_check: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A method with some of its options set; the rest are its own."""
+
+    method: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As it stands in tables: ``redirect alpha=0.4``."""
+        return " ".join([self.method, *(f"{key}={value}" for key, value in self.options)])
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder's."""
+        return re.sub(r"[^\w.=+-]+", "_", self.name)
+
+
+def variants(methods: str, grid: str = "") -> list[Variant]:
+    """What to train and compare: ``methods`` is ``all`` or names with commas, ``grid`` has values to try for options.
+
+    ``standard`` is not among them: it forgets nothing, and the model that all start from stands for it.
+    ``"redirect:alpha=0.4,0.5;obtuse:alpha=0.5,window=1,3"`` tries every combination of a method's values, instead of
+    its defaults; a method named there only is added. An option may be one of a part, as ``combine.alpha``. Raises
+    UserError for what cannot be read and for unknown methods.
+
+    >>> [v.name for v in variants("unseen,redirect", "redirect:alpha=0.4,0.5")]
+    ['unseen', 'redirect alpha=0.4', 'redirect alpha=0.5']
+    """
+    form = "write METHOD:option=value,value,option=value;METHOD:..."
+    tried: dict[str, list[tuple[tuple[str, Any], ...]]] = {}
+    for part in filter(None, (part.strip() for part in grid.split(";"))):
+        name, _, text = (piece.strip() for piece in part.partition(":"))
+        values: dict[str, list[str]] = {}
+        for word in filter(None, (word.strip() for word in text.split(","))):
+            key, equals, value = (piece.strip() for piece in word.rpartition("="))
+            if not equals and not values:
+                raise UserError(f"grid {part!r} cannot be read; {form}")
+            values.setdefault(key.replace("-", "_") or list(values)[-1], []).append(value)
+        if not values or not all(all(found) for found in values.values()):
+            raise UserError(f"grid {part!r} gives no values; {form}")
+        chosen = product(*([_value(text) for text in found] for found in values.values()))
+        tried.setdefault(_known(name), []).extend(tuple(zip(values, each, strict=True)) for each in chosen)
+    listed = (
+        list(METHODS) if methods == "all" else [_known(name) for part in methods.split(",") if (name := part.strip())]
+    )
+    names = list(dict.fromkeys([*listed, *tried]))
+    found = [
+        Variant(method=name, options=options)
+        for name in names
+        for options in tried.get(name, [()])
+        if name != "standard"
+    ]
+    if not found:
+        raise UserError("there is nothing to compare with the model itself; name other methods than standard")
+    return list(dict.fromkeys(found))
+
+
+def equal_batch(method: Method, batch: int, steps: int) -> int:
+    """Retain images a step with which a method sees as many images in all as one that sees ``batch`` of both sets.
+
+    A forget loss on every step doubles the images, one on every fourth step adds a quarter, none adds nothing.
+    """
+    forget = sum(method.combine.due(step) for step in range(steps)) if method.forget is not None else 0
+    return max(1, round(2 * batch / (1 + forget / steps)))
+
+
+def sweep(
+    task: Task,
+    methods: Mapping[Variant, Method],
+    *,
+    settings: UnlearnSettings,
+    seeds: int,
+    out: Path,
+    workers: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> Results:
+    """Unlearn with every method and seed, audit each with the same noise, and compare.
+
+    Every run takes ``settings.steps`` steps and sees ``2 * settings.batch`` images a step on average. Writes
+    ``results.json`` (a row for each variant, over its seeds, after that of the parent), ``report.html``,
+    ``pareto.png``, ``pareto.svg`` and each run's model and row under ``runs/``. ``say`` is told how long it will take.
+    """
+    if seeds < 1:
+        raise UserError(f"seeds must be 1 or more; got {seeds}")
+    if not resume:
+        claim(out, overwrite=overwrite)
+    parent = Job(name="parent", out=out / "runs" / "parent", task=task, settings=settings)
+    groups = [
+        [
+            Job(
+                name=variant.name,
+                out=out / "runs" / variant.folder / f"seed-{seed}",
+                task=task,
+                method=method,
+                settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps), seed=seed),
+            )
+            for seed in range(settings.seed, settings.seed + seeds)
+        ]
+        for variant, method in methods.items()
+    ]
+    # Seed by seed: what is there after half the time compares all variants.
+    jobs = [parent, *(job for turn in zip(*groups, strict=True) for job in turn)]
+    made = perform_all(
+        jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, resume=resume, progress=progress,
+        before=lambda left: say(forecast(left, workers)),
+    )  # fmt: skip
+    rows = {job.out: row for job, row in zip(jobs, made, strict=True)}
+    means = [over_seeds([rows[job.out] for job in group]) for group in groups]
+    fronts = undominated(means)
+    compared = [
+        replace(row, extra={**row.extra, "front": good, "options": dict(variant.options)})
+        for row, good, variant in zip(means, fronts, methods, strict=True)
+    ]
+    budget = {
+        "steps": settings.steps,
+        "images_per_step": 2 * settings.batch,
+        "seeds": list(range(settings.seed, settings.seed + seeds)),
+        "criteria": list(CRITERIA),
+        "unlearning": asdict(settings),
+        "evaluation": asdict(task.evaluation),
+    }
+    reference = rows[parent.out]
+    results = Results(
+        command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[reference, *compared]
+    )
+    write_json(out / "results.json", results)
+    picture = write_figure(pareto_figure(compared, reference), out / "pareto")
+    _report(out, task, results, picture, [parent, *(group[0] for group in groups)])
+    return results
+
+
+def repeat(
+    task: Task,
+    method: Method,
+    *,
+    settings: UnlearnSettings,
+    seeds: int,
+    out: Path,
+    workers: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    say: Callable[[str], object] = lambda line: None,
+) -> Results:
+    """Unlearn with one method and several seeds into ``out/seed-<k>``, and audit each.
+
+    Writes ``results.json``: a row for each seed, then one over all of them.
+    """
+    if not resume:
+        claim(out, overwrite=overwrite)
+    jobs = [
+        Job(
+            name=f"seed {seed}", out=out / f"seed-{seed}", task=task, method=method,
+            settings=replace(settings, seed=seed),
+        )
+        for seed in range(settings.seed, settings.seed + seeds)
+    ]  # fmt: skip
+    rows = perform_all(
+        jobs, title=f"Unlearning ({method.name}), {seeds} seeds", workers=workers, resume=resume, progress=progress,
+        before=lambda left: say(forecast(left, workers)),
+    )  # fmt: skip
+    total = replace(over_seeds(rows), model=f"mean of {seeds}")
+    budget = {"unlearning": asdict(settings), "evaluation": asdict(task.evaluation)}
+    results = Results(command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[*rows, total])
+    write_json(out / "results.json", results)
+    return results
+
+
+def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Sequence[Job]) -> None:
+    from PIL import Image
+
+    def picture(path: Path) -> Image.Image:
+        with Image.open(path) as image:
+            return image.copy()
+
+    notes = [
+        f"front: no other row is at least as good in all of {', '.join(CRITERIA)} and better in one, by the means. "
+        "A row of which any run was refused, diverged or failed a check is on no front.",
+        "Intervals and ± are over the seeds; the interval of a rate is never narrower than its samples allow.",
+        "All models were sampled from the same noise: picture k of one is what picture k of another became.",
+    ]
+    if task.confidence == task.judge and any(job.method is not None and job.method.power for job in shown):
+        notes.append("One judge has weighed the images of a method and judged its samples: its rates flatter.")
+    write_html(
+        out / "report.html",
+        results,
+        title=f"Ways to forget: {task.rule}",
+        sheets=[
+            results_sheet(results, {**COLUMNS, "status": lambda row: str(row.extra["status"])}),
+            *judged_sheets(results),
+        ],
+        figures=[("UR + junk against the NLL of retained images", pareto)],
+        grids=[(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()],
+        notes=notes,
+    )
+
+
+def _known(name: str) -> str:
+    if name not in METHODS:
+        raise UserError(f"no method {name!r}; known: {', '.join(METHODS)}")
+    return name
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or none as Python writes them; else a word."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else f"{value:{form}}"

@@ -1,0 +1,1 @@
+"""Model folders and files, read into a `ScoreModel` and written back."""

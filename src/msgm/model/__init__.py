@@ -1,0 +1,1 @@
+"""A score model: one network read three ways, and its weights as a vector."""

@@ -1,0 +1,1 @@
+"""Forward processes: alpha and sigma, training times, exact posteriors, and solvers of their ODE."""

@@ -1,0 +1,40 @@
+"""What is known exactly of a finite set of images under noise: its denoiser, and its mass at a point."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def exact_denoiser(y: Tensor, ratio: Tensor, images: Tensor, *, neighbours: int = 0, chunk: int = 4096) -> Tensor:
+    """The denoiser of a data set that is known exactly: E[x_0 | y] for y = x_0 + ratio * eps, x_0 one of ``images``.
+
+    ``sum_r w_r x_r`` with ``w = softmax_r(-|y - x_r|^2 / (2 ratio^2))`` (Karras et al. 2022, Eq. 57). Shapes: y (B, *),
+    ratio (B,) = sigma/alpha, images (N, *); returns (B, *). Images are visited ``chunk`` at a time. ``neighbours`` > 0
+    keeps only that many of the largest weights of each y, those of its nearest images.
+    """
+    if 0 < neighbours < len(images):
+        flat, rows, scale = y.flatten(1), images.flatten(1), 1 / (2 * ratio.square())
+        logits, nearest = ((2 * flat @ rows.T - rows.square().sum(1)) * scale[:, None]).topk(neighbours, 1)
+        return torch.einsum("bk,bkd->bd", logits.softmax(1), rows[nearest]).view_as(y)
+    return exact_posterior(y, ratio, images, chunk=chunk)[0]
+
+
+def exact_posterior(y: Tensor, ratio: Tensor, images: Tensor, *, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+    """`exact_denoiser` (B, *), and the log mass (B,) that the images have at y.
+
+    That is ``log sum_r exp(-|y - x_r|^2 / (2 ratio^2))`` up to a term that depends on y and ratio alone: the difference
+    between two sets of images is the log of their odds given y, an image counting as one.
+    """
+    flat, scale = y.flatten(1), 1 / (2 * ratio.square())
+    best = torch.full_like(ratio, -torch.inf)
+    total, mean = torch.zeros_like(ratio), torch.zeros_like(flat)
+    for part in images.flatten(1).split(chunk):
+        # |y|^2 is common to all images and cancels in the softmax.
+        logits = (2 * flat @ part.T - part.square().sum(1)) * scale[:, None]
+        peak = torch.maximum(best, logits.amax(1))
+        weights, keep = (logits - peak[:, None]).exp(), (best - peak).exp()
+        total = total * keep + weights.sum(1)
+        mean = mean * keep[:, None] + weights @ part
+        best = peak
+    return (mean / total[:, None]).view_as(y), best + total.log()

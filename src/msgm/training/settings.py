@@ -1,0 +1,76 @@
+"""How long, how fast and at which noise levels a run trains."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Settings of a run from scratch; docs/method.md has the paper's.
+
+    Args:
+        steps: optimiser steps.
+        batch: retain images a step; on a step with a forget loss as many forget images come on top.
+        lr: AdamW's learning rate at its highest.
+        warmup: steps over which it rises linearly.
+        cooldown: last share of the steps, over which it falls to 5 %; 0 for none.
+        weight_decay: AdamW's.
+        clip: largest gradient norm.
+        ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
+        clock: training times: log-normal noise levels, or uniform t as in the paper.
+        noise_mean: mean of log(sigma/alpha) of the log-normal clock.
+        draw: stratified or independent times.
+        flip: mirror images at random.
+        save_every: steps between saved states.
+        guard: stop when the smoothed retain loss passes this many times its lowest value.
+        seed: of everything random.
+    """
+
+    steps: int = 6000
+    batch: int = 64
+    lr: float = 1e-3
+    warmup: int = 200
+    cooldown: float = 0.4
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.999
+    clock: Literal["lognormal", "uniform"] = "lognormal"
+    noise_mean: float = -0.9
+    draw: Literal["stratified", "uniform"] = "stratified"
+    flip: bool = False
+    save_every: int = 200
+    guard: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
+        for name in ("lr", "clip", "guard"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema is a decay in [0, 1); got {self.ema}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, the first being step 0: up over ``warmup``, down over ``cooldown``."""
+        left = (self.steps - step) / max(1.0, self.cooldown * self.steps)
+        return self.lr * min(1.0, (step + 1) / max(1, self.warmup), max(0.05, left) if self.cooldown else 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlearnSettings(TrainSettings):
+    """Settings of a fine-tuning run; see `TrainSettings`."""
+
+    steps: int = 300
+    lr: float = 8e-4
+    warmup: int = 10
+    cooldown: float = 0.5
+    ema: float = 0.98
+    noise_mean: float = 0.1
+    save_every: int = 100
