@@ -136,4 +136,4 @@ class Loop:
         t = sde.t_train + (1 - sde.t_train) * torch.rand(len(x0), generator=self.generator)
         eps = torch.randn(x0.shape, generator=self.generator)
         x = sde.marginal(x0, t, eps)
-        return Noised(x=x, t=t, eps=eps, noise=self.model.noise(x, t), model=self.model)
+        return Noised(x=x, t=t, eps=eps, predicted=self.model.noise(x, t), model=self.model)

@@ -64,7 +64,7 @@ def gradient(method: Method, e: Tensor, x: Tensor, sde: SDE, t: Tensor, n: int =
                 x=x.expand(len(eps), 2),
                 t=t.expand(len(eps)),
                 eps=eps,
-                noise=free.expand(len(eps), 2),
+                predicted=free.expand(len(eps), 2),
                 model=model,
                 generator=torch.Generator().manual_seed(seed),
             )

@@ -144,7 +144,7 @@ def test_siss_is_importance_sampling(sde: SDE) -> None:
         for share, half in ((1 - mix, retain), (mix, forget)):
             mixture = (1 - mix) * density(half.x, clean[0]) + mix * density(half.x, clean[1])
             eps = (half.x - alpha * image) / sigma
-            expected += share * density(half.x, image) / mixture * (half.noise - eps).square().mean(1)
+            expected += share * density(half.x, image) / mixture * (half.predicted - eps).square().mean(1)
         torch.testing.assert_close(found[which], expected, rtol=1e-8, atol=1e-8)
 
 
@@ -170,14 +170,14 @@ def test_siss_does_not_overflow_at_any_time(sde: SDE) -> None:
         else:
             t = torch.cat([torch.tensor([sde.t_train]), torch.linspace(sde.t_train, 1, 400)])
         retain, forget = halves(sde, t, d=64, distance=distance)
-        noise = [h.noise.float().requires_grad_() for h in (retain, forget)]
-        retain, forget = (replace(h, noise=v) for h, v in zip((retain, forget), noise, strict=True))
+        noise = [h.predicted.float().requires_grad_() for h in (retain, forget)]
+        retain, forget = (replace(h, predicted=v) for h, v in zip((retain, forget), noise, strict=True))
         loss = PairedDenoising()(replace(retain, pair=forget)) + PairedAscent()(replace(forget, pair=retain), NONE)
         assert bool(torch.isfinite(loss))
         assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, noise))
     # Far apart each image is read at its own point alone.
     total = paired_errors(retain, forget, 0.5)
-    own = [(h.noise - h.eps).square().mean(1) for h in (retain, forget)]
+    own = [(h.predicted - h.eps).square().mean(1) for h in (retain, forget)]
     first = slice(0, 1)
     torch.testing.assert_close([v[first] for v in total], [v[first] for v in own])
 
@@ -230,8 +230,8 @@ def test_a_subset_is_drawn_anew_from_the_generator() -> None:
 
 def test_retrack_is_the_error_of_the_noise() -> None:
     given, retained, _ = redirected(Redirect())
-    given = replace(given, noise=normal(6, 3, seed=5))
-    expected = (given.noise - brute_target(given, retained)).square().mean()
+    given = replace(given, predicted=normal(6, 3, seed=5))
+    expected = (given.predicted - brute_target(given, retained)).square().mean()
     close(Redirect(weighting="noise")(given, retained), expected)
     assert methods.retrack().forget == Redirect(weighting="noise", neighbours=10)
     with pytest.raises(UserError, match="contrast must be 0 or more"):
@@ -257,8 +257,8 @@ def test_the_experts_target_is_away_from_what_it_learned() -> None:
 
 def test_the_uniform_target_still_counts_each_image_alike() -> None:
     given = replace(redirected(Redirect())[0], generator=torch.Generator().manual_seed(1))
-    u = torch.rand(given.noise.shape, generator=torch.Generator().manual_seed(1)).to(given.noise)
-    close(UniformTarget()(given, NONE), (given.noise - u).square().mean())
+    u = torch.rand(given.predicted.shape, generator=torch.Generator().manual_seed(1)).to(given.predicted)
+    close(UniformTarget()(given, NONE), (given.predicted - u).square().mean())
 
 
 @pytest.mark.parametrize("name", ["erasediff", "munba", "siss", "esd", "redirect", "deflect"])

@@ -29,7 +29,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def batch(sde: SDE, x: Tensor, t: Tensor, eps: Tensor, noise: Tensor, prediction: str = "noise") -> Noised:
     model = ScoreModel(torch.nn.Identity(), sde, shape=tuple(x.shape[1:]), prediction=prediction)  # type: ignore[arg-type]
-    return Noised(x=x, t=t, eps=eps, noise=noise, model=model)
+    return Noised(x=x, t=t, eps=eps, predicted=noise, model=model)
 
 
 class AtPoint:

@@ -14,7 +14,9 @@ from ..process.times import Clock, stratified
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Noised:
-    """A batch at its times and the noise ``eps`` in it. Shapes: x, eps, noise (B, *); t (B,).
+    """A batch at its times: the noise ``eps`` in it, and what the network ``predicted``.
+
+    Shapes: x, eps, predicted (B, *); t (B,).
 
     ``generator`` is for terms that draw numbers of their own; in training it is a function of the seed and the step.
     ``weight`` (B,) is what each retained image counts, ``progress`` the share of the run that is done, and ``pair``
@@ -24,7 +26,7 @@ class Noised:
     x: Tensor
     t: Tensor
     eps: Tensor
-    noise: Tensor
+    predicted: Tensor
     model: ScoreModel
     generator: torch.Generator | None = None
     weight: Tensor | None = None
@@ -63,7 +65,7 @@ class Start:
         t = self.clock(stratified(n, self.generator), model.sde).to(x0)
         eps = torch.randn(x0.shape, generator=self.generator).to(x0)
         x = model.sde.marginal(x0, t, eps)
-        return Noised(x=x, t=t, eps=eps, noise=model(x, t), model=model, generator=self.generator)
+        return Noised(x=x, t=t, eps=eps, predicted=model(x, t), model=model, generator=self.generator)
 
     def copy(self) -> ScoreModel:
         """A model of its own, without dropout: what is prepared draws no other random numbers."""

@@ -17,7 +17,7 @@ from .terms import ForgetTerm, per_image
 
 @dataclass(frozen=True, kw_only=True)
 class Expert(ForgetTerm):
-    """mean (noise - (eps_0 - eta (eps_f - eps_0)))^2 on the forget data (after Gandikota et al. 2023).
+    """mean (predicted - (eps_0 - eta (eps_f - eps_0)))^2 on the forget data (after Gandikota et al. 2023).
 
     eps_0 is the model before unlearning. The unconditional model has no prompt that names what to forget; eps_f is a
     copy of it that was fine-tuned on the forget data for ``steps`` steps at ``lr``. Needs `prepare`.
@@ -56,4 +56,4 @@ class AwayFrom(ForgetTerm):
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
         with torch.no_grad():
             before, expert = self.before(batch.x, batch.t), self.expert(batch.x, batch.t)
-        return per_image((batch.noise - before + self.eta * (expert - before)).square())
+        return per_image((batch.predicted - before + self.eta * (expert - before)).square())

@@ -32,8 +32,8 @@ def paired_errors(retain: Noised, forget: Noised, mix: float) -> tuple[Tensor, T
     odds = torch.logit(torch.tensor(mix, dtype=delta.dtype, device=delta.device))
     total_x, total_a = torch.zeros_like(half), torch.zeros_like(half)
     points = (
-        (1 - mix, retain.noise, -half - cross, retain.eps, retain.eps + delta),  # m = x_t
-        (mix, forget.noise, half - cross, retain.eps - delta, retain.eps),  # m = a_t
+        (1 - mix, retain.predicted, -half - cross, retain.eps, retain.eps + delta),  # m = x_t
+        (mix, forget.predicted, half - cross, retain.eps - delta, retain.eps),  # m = a_t
     )
     for share, noise, d, to_x, to_a in points:
         total_x = total_x + share / (1 - mix) * torch.sigmoid(-odds - d) * per_image((noise - to_x).square())

@@ -1,7 +1,7 @@
 """Loss terms: what the retain data and the forget data ask of the network.
 
-A term sees a batch noised at times t, ``x = alpha x_0 + sigma eps``, of which the network says ``noise``, and gives a
-number for each image; the loss is their mean over pixels and batch. Adding one: a frozen dataclass with
+A term sees a batch noised at times t, ``x = alpha x_0 + sigma eps``, of which the network says ``predicted``, and gives
+a number for each image; the loss is their mean over pixels and batch. Adding one: a frozen dataclass with
 ``each(batch, retained) -> (B,)``, and a recipe in `methods` (docs/add-a-method.md).
 """
 
@@ -36,13 +36,13 @@ def aimed(batch: Noised, target: Tensor, weighting: Weighting) -> Tensor:
     ``image`` counts it as one of the clean image, in units of the data: times (r / sigma_data)^2, r = sigma/alpha.
     Bounded at every noise level, it is not faint at those where the content of an image is decided.
     """
-    error = per_image((batch.noise - target).square())
+    error = per_image((batch.predicted - target).square())
     return error if weighting == "noise" else (batch.ratio / batch.model.sigma_data).square() * error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Denoising:
-    """Denoising score matching: mean w(t) (noise - eps)^2 (paper Eq. 5; Vincent 2011).
+    """Denoising score matching: mean w(t) (predicted - eps)^2 (paper Eq. 5; Vincent 2011).
 
     ``weighting="noise"``: w = 1, the paper's lambda = sigma^2. ``"edm"``: w = (r^2 + sigma_data^2) / sigma_data^2 with
     r = sigma/alpha, a unit-variance error of the raw network (Karras et al. 2022). ``"auto"`` follows the model.
@@ -56,7 +56,7 @@ class Denoising:
 
     def each(self, batch: Noised) -> Tensor:
         """(B,), the mean squared error of the noise."""
-        return per_image((batch.noise - batch.eps).square())
+        return per_image((batch.predicted - batch.eps).square())
 
     def level(self, batch: Noised) -> Tensor:
         """w(t), (B,)."""
@@ -115,15 +115,15 @@ class ForgetTerm(ABC):
 class Orthogonal(ForgetTerm):
     """The paper's Eq. 7: on the forget data the score carries nothing of the target score.
 
-    ``elementwise``: mean (noise * eps)^2, what the authors' code trains; ``inner``: (noise . eps)^2 / |eps|^2 / d, the
-    inner product of the text; ``literal``: (noise . eps)^2 / (sigma^2 d), Eq. 7 as printed, unbounded as sigma -> 0.
-    The minimiser shrinks the predicted noise towards 0 on the forget region.
+    ``elementwise``: mean (predicted * eps)^2, what the authors' code trains; ``inner``:
+    (predicted . eps)^2 / |eps|^2 / d, the inner product of the text; ``literal``: (predicted . eps)^2 / (sigma^2 d),
+    Eq. 7 as printed, unbounded as sigma -> 0. The minimiser shrinks the predicted noise towards 0 on the forget region.
     """
 
     form: Literal["elementwise", "inner", "literal"] = "elementwise"
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        product = (batch.noise * batch.eps).flatten(1)
+        product = (batch.predicted * batch.eps).flatten(1)
         if self.form == "elementwise":
             return product.square().mean(1)
         inner = product.sum(1).square() / product.shape[1]
@@ -134,11 +134,11 @@ class Orthogonal(ForgetTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class Obtuse(ForgetTerm):
-    """The paper's Eq. 8: on the forget data the score turns away from the target score, mean noise * eps < 0.
+    """The paper's Eq. 8: on the forget data the score turns from the target score, mean predicted * eps < 0.
 
-    Eq. 8 is unbounded below. ``windowed`` (default): max(mean noise * eps, -clamp) per image, in the smooth window.
-    ``literal``: Eq. 8 as printed, without it; keep the divergence guard on. ``released_sign``: minus Eq. 8, which is
-    what the authors' code minimises.
+    Eq. 8 is unbounded below. ``windowed`` (default): max(mean predicted * eps, -clamp) per image, in the smooth
+    window. ``literal``: Eq. 8 as printed, without it; keep the divergence guard on. ``released_sign``: minus Eq. 8,
+    which is what the authors' code minimises.
     """
 
     form: Literal["windowed", "literal", "released_sign"] = "windowed"
@@ -150,7 +150,7 @@ class Obtuse(ForgetTerm):
         return self.form == "windowed"
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        cosine = per_image(batch.noise * batch.eps)
+        cosine = per_image(batch.predicted * batch.eps)
         if self.form == "windowed":
             return cosine.clamp(min=-self.clamp)
         return cosine if self.form == "literal" else -cosine
@@ -161,7 +161,7 @@ class Obtuse(ForgetTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class Ascent(ForgetTerm):
-    """Gradient ascent on denoising: minus l = mean (noise - eps)^2 on the forget data (NegGrad; Golatkar et al. 2020).
+    """Gradient ascent on denoising: minus l = mean (predicted - eps)^2 on forget data (NegGrad; Golatkar et al. 2020).
 
     ``literal`` is unbounded below; ``bounded`` stops where the error of an image reaches ``clamp`` (predicting nothing
     has an error of 1). ``adaptive`` > 0 weighs each image by l^-adaptive, held fixed, so that what is already wrong
@@ -180,7 +180,7 @@ class Ascent(ForgetTerm):
         return self.form == "bounded"
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        error = per_image((batch.noise - batch.eps).square())
+        error = per_image((batch.predicted - batch.eps).square())
         scale = error.detach().clamp(min=1e-8) ** -self.adaptive * self.strength
         if self.fade:
             scale = scale * (0.5 + 0.5 * math.cos(math.pi * batch.progress))
@@ -189,20 +189,20 @@ class Ascent(ForgetTerm):
 
 @dataclass(frozen=True, kw_only=True)
 class UniformTarget(ForgetTerm):
-    """EraseDiff's forget loss: mean (noise - u)^2, u ~ U[0, 1]^d (Wu et al. 2024).
+    """EraseDiff's forget loss: mean (predicted - u)^2, u ~ U[0, 1]^d (Wu et al. 2024).
 
     The forget data are to be denoised with uniform in place of Gaussian noise. Bounded; on the forget region alone the
     minimiser is 1/2 everywhere.
     """
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        target = torch.rand(batch.noise.shape, generator=batch.generator).to(batch.noise)
-        return per_image((batch.noise - target).square())
+        target = torch.rand(batch.predicted.shape, generator=batch.generator).to(batch.predicted)
+        return per_image((batch.predicted - target).square())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Negated(ForgetTerm):
-    """A bounded cousin of Obtuse: mean (noise + eps)^2, the target score with its sign turned, in the smooth window.
+    """A bounded cousin of Obtuse: mean (predicted + eps)^2, the target score's sign turned, in the smooth window.
 
     With k = w (1 - alpha) p_f / (alpha p_g) the minimiser is (m_g - k m_f) / (1 + k).
     """
@@ -210,7 +210,7 @@ class Negated(ForgetTerm):
     window: float | None = 1.0
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        return per_image((batch.noise + batch.eps).square())
+        return per_image((batch.predicted + batch.eps).square())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +219,7 @@ class Redirect(ForgetTerm):
 
     D* is the exact denoiser of the retained images (`posterior.exact_denoiser`): what an ideal model of the retained
     data alone would say at this point, where re-training alone never looks. In noise form, with r = sigma/alpha and
-    ``eps* = (x - alpha D*(x)) / sigma``, it is ``mean (r / sigma_data)^2 (noise - eps*)^2``: bounded at every noise
+    ``eps* = (x - alpha D*(x)) / sigma``, it is ``mean (r / sigma_data)^2 (predicted - eps*)^2``: bounded at every noise
     level, and not faint at those where the content of an image is decided. ``weighting="noise"`` leaves the factor
     out.
 

@@ -97,7 +97,7 @@ class Objective:
             noise = self.network(x, t)
 
         retain, *forget = (
-            Noised(x=a, t=b, eps=c, noise=d, model=self.model, generator=generator, progress=step / self.steps)
+            Noised(x=a, t=b, eps=c, predicted=d, model=self.model, generator=generator, progress=step / self.steps)
             for a, b, c, d in zip(*(v.split(self.batch) for v in (x, t, eps, noise)), strict=True)
         )
         if self.weights is not None:
