@@ -21,7 +21,7 @@ from torch import Tensor
 import outside
 import reference
 from common import Report, arguments, main, percent, ratio, timed
-from msgm.cli.options import images_of
+from msgm.cli.options import images_of, which_images
 from msgm.data import ForgetRequest, to_model, to_pixels
 from msgm.experiments.core.evaluate import check
 from msgm.formats.native import embedded, load
@@ -126,12 +126,12 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     models = {"": load(options.model)} | ({"unlearned": load(options.unlearned)} if options.unlearned else {})
     judge = Judge.load(options.judge or embedded("judge"))
-    test = images_of(models[""], None, None, None, "test")
+    test = images_of(models[""], which_images(models[""]), "test")
     request = ForgetRequest(options.forget or list(models.values())[-1].record.get("request", {}).get("rule") or RULE)
     report.facts["rule"] = request.rule
     for name, model in models.items():
         forget, chosen = check(model, judge, request, test)
-        real = test.images[~chosen] if name else test.images
+        real = test.rows(~chosen) if name else test.rows()
         report.facts |= study(model, name, Scorer(judge, forget, real, options.n), report, options)
     report.facts = {"ratio": report.facts["ratio"], "target": TARGET, **report.facts}
     return report.write()

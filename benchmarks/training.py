@@ -20,7 +20,7 @@ from torch.nn.functional import pixel_unshuffle
 
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
-from msgm.cli.options import images_of
+from msgm.cli.options import images_of, which_images
 from msgm.data import ForgetRequest, Split, to_model
 from msgm.forgetting.methods import Method, orthogonal, redirect, standard
 from msgm.formats.native import load
@@ -60,7 +60,7 @@ def run(given: Sequence[str] | None = None) -> Path:
         ],
     )
     model = load(options.model)
-    split = ForgetRequest(RULE).split(images_of(model, None, None, None, "train"))
+    split = ForgetRequest(RULE).split(images_of(model, which_images(model), "train"))
     rows = []
     for batch in options.batches:
         seconds = measure(model, split, batch, options)
@@ -112,7 +112,7 @@ def bare(model: ScoreModel, batch: int, steps: int) -> Callable[[], float]:
 def plain(model: ScoreModel, split: Split, method: Method, batch: int, options: Any) -> Callable[[], float]:
     """The plain loop, drawing its batches as it goes."""
     generator = torch.Generator().manual_seed(options.seed)
-    retain, forget = split.retain.images, split.forget.images
+    retain, forget = split.retain.rows(), split.forget.rows()
     pool = to_model(retain)
     loop = reference.Loop(model, UnlearnSettings(batch=batch), method, generator)
 

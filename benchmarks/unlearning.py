@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from common import Report, arguments, main, percent
-from msgm.cli.options import images_of
-from msgm.data import ForgetRequest, ImageData, Split, to_model, to_pixels
+from msgm.cli.options import images_of, which_images
+from msgm.data import ForgetRequest, Images, Split, to_model, to_pixels
 from msgm.experiments.core.evaluate import check, retain_confidence
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
 from msgm.formats.native import embedded, load
@@ -63,10 +63,11 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     model = load(options.model)
     request = ForgetRequest(options.rule)
-    split, test = request.split(images_of(model, None, None, None, "train")), images_of(model, None, None, None, "test")
+    source = which_images(model)
+    split, test = request.split(images_of(model, source, "train")), images_of(model, source, "test")
     judge = Judge.load(options.judge or embedded("judge"))
     forget, chosen = check(model, judge, request, test)
-    real = test.subset(~chosen)
+    real = test.select(~chosen)
 
     rows, curves = [], []
     for name in options.recipes:
@@ -122,7 +123,7 @@ def passes(point: Mapping[str, Any], junk: float = 1.0) -> bool:
 
 
 def measure(
-    model: ScoreModel, split: Split, name: str, judge: Judge, forget: set[int], real: ImageData, options: Any
+    model: ScoreModel, split: Split, name: str, judge: Judge, forget: set[int], real: Images, options: Any
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Unlearn by one recipe, looking every few steps: its row, and what each look saw."""
 
@@ -161,7 +162,7 @@ def measure(
         "seconds": watch.points[-1]["seconds"],
         "ur": percent(shares.unlearning_ratio),
         "junk": percent(shares.junk),
-        "frechet_distance": frechet_distance(judge.features(x), judge.features(to_model(real.images))),
+        "frechet_distance": frechet_distance(judge.features(x), judge.features(to_model(real.rows()))),
     }, watch.points
 
 

@@ -13,8 +13,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from msgm.data.datasets import EMBEDDED, load_data
+from msgm.data import Source
 from msgm.data.idx import write_idx
+from msgm.data.source import EMBEDDED
 
 SIZES = {"train": 8000, "test": 2000}
 
@@ -33,11 +34,11 @@ def make(data_dir: str, seed: int, out: Path) -> None:
     splits: dict[str, Any] = {}
     files: dict[str, str] = {}
     for split, size in SIZES.items():
-        full = load_data("mnist", split=split, data_dir=data_dir)  # type: ignore[arg-type]
+        full = Source("mnist", dir=data_dir).open(split)  # type: ignore[arg-type]
         rows = choose(len(full), size, seed)
-        part = full.subset(rows)
+        part = full.select(rows)
         prefix = "train" if split == "train" else "t10k"
-        tensors = {"images-idx3": part.images[:, 0], "labels-idx1": part.labels.byte()}
+        tensors = {"images-idx3": part.rows()[:, 0], "labels-idx1": part.labels.byte()}
         for kind, values in tensors.items():
             path = out / f"{prefix}-{kind}-ubyte.gz"
             write_idx(path, values)
@@ -48,15 +49,15 @@ def make(data_dir: str, seed: int, out: Path) -> None:
             "of": len(full),
             "per_digit": [counts[digit] for digit in range(10)],
             "rows_sha256": digest(",".join(map(str, rows)).encode()),
-            "source_sha256": full.sha256,
-            "sha256": part.sha256,
+            "source_sha256": full.digest,
+            "sha256": part.digest,
         }
     record = {
         "command": f"python scripts/make_embedded_data.py --data-dir MNIST --seed {seed}",
         "seed": seed,
         "rows": "sorted(random.Random(seed).sample(range(of), images)), for each split; "
         "rows_sha256 is over these numbers joined by commas",
-        "sha256": "source_sha256 and sha256 are msgm's ImageData.sha256 of all MNIST and of the subset; "
+        "sha256": "source_sha256 and sha256 are msgm's Images.digest of all MNIST and of the subset; "
         "files gives those of the files",
         "source": "The MNIST database of handwritten digits, http://yann.lecun.com/exdb/mnist/",
         "authors": "Yann LeCun, Corinna Cortes, Christopher J. C. Burges",

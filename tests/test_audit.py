@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msgm.data import ForgetRequest, ImageData, load_data, to_pixels
+from msgm.data import ForgetRequest, Images, Source, to_pixels
 from msgm.errors import UserError
 from msgm.experiments.core import evaluate as audit
 from msgm.experiments.core.evaluate import EvaluateSettings, check, evaluate, forget_classes
@@ -49,13 +49,11 @@ def gaussian(mean: float) -> ScoreModel:
 
 
 @pytest.fixture(scope="module")
-def skies() -> ImageData:
+def skies() -> Images:
     """Six images of each class, drawn from the Gaussian that the model with mean -0.25 is exact for."""
     generator = torch.Generator().manual_seed(0)
     x = -0.25 + SPREAD * torch.randn(12, *SHAPE, generator=generator)
-    return ImageData(
-        images=to_pixels(x), columns={"label": torch.arange(12) % 2}, name="skies", label_names=("night", "day")
-    )
+    return Images.of(to_pixels(x), columns={"label": torch.arange(12) % 2}, name="skies", label_names=("night", "day"))
 
 
 REQUEST = ForgetRequest("label == 0")
@@ -94,9 +92,9 @@ def test_classes_need_not_be_numbered_from_nought() -> None:
 # ----------------------------------------------------------------------------------------------------------- checks
 
 
-def test_shapes_must_agree(skies: ImageData) -> None:
+def test_shapes_must_agree(skies: Images) -> None:
     larger = torch.zeros(12, 1, 9, 9, dtype=torch.uint8)
-    other = ImageData(images=larger, columns=skies.columns, name="larger skies")
+    other = Images.of(larger, columns=skies.columns, name="larger skies")
     with pytest.raises(UserError, match=r"\(1, 8, 8\).*\(1, 9, 9\) must agree"):
         check(gaussian(0.0), Brightness(), REQUEST, other)
     with pytest.raises(UserError, match="must agree"):
@@ -108,12 +106,12 @@ def test_shapes_must_agree(skies: ImageData) -> None:
 
 
 @pytest.mark.parametrize(("rule", "said"), [("label >= 0", "selects all"), ("label == 2", "selects none")])
-def test_rules_must_divide_the_skies(rule: str, said: str, skies: ImageData) -> None:
+def test_rules_must_divide_the_skies(rule: str, said: str, skies: Images) -> None:
     with pytest.raises(UserError, match=said):
         check(gaussian(0.0), Brightness(), ForgetRequest(rule), skies)
 
 
-def test_the_judge_must_tell_what_is_forgotten(skies: ImageData) -> None:
+def test_the_judge_must_tell_what_is_forgotten(skies: Images) -> None:
     blind = Judge((1, 2), SHAPE, width=2)
     with pytest.raises(UserError, match=r"none of the judge's classes 1, 2"):
         check(gaussian(0.0), blind, REQUEST, skies)
@@ -121,7 +119,7 @@ def test_the_judge_must_tell_what_is_forgotten(skies: ImageData) -> None:
         check(gaussian(0.0), blind, ForgetRequest("label == 1 or label == 2"), skies)
 
 
-def test_a_good_request_gives_classes_and_mask(skies: ImageData) -> None:
+def test_a_good_request_gives_classes_and_mask(skies: Images) -> None:
     classes, mask = check(gaussian(0.0), Brightness(), REQUEST, skies)
     assert classes == {0}
     assert torch.equal(mask, skies.labels == 0)
@@ -159,7 +157,7 @@ def test_settings_choose_the_sampler() -> None:
     [(-0.25, (1.0, 0.0, 0.0)), (0.25, (0.0, 0.0, 1.0)), (0.75, (0.0, 1.0, 0.0))],
     ids=["all forgotten", "all retained", "all junk"],
 )
-def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[float, ...], skies: ImageData) -> None:
+def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[float, ...], skies: Images) -> None:
     row, pixels = evaluate(
         gaussian(mean),
         name="m",
@@ -183,7 +181,7 @@ def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[flo
     assert shown["nll"] == {key: {"bits_per_dim": None, "stderr": None} for key in ("retain", "forget")}
 
 
-def test_likelihood_of_an_exact_model(skies: ImageData) -> None:
+def test_likelihood_of_an_exact_model(skies: Images) -> None:
     row, pixels = evaluate(
         gaussian(-0.25), name="m", method="standard", judge=Brightness(), request=REQUEST, test=skies,
         settings=QUICK, progress=False,
@@ -191,7 +189,7 @@ def test_likelihood_of_an_exact_model(skies: ImageData) -> None:
     assert row.nll_retain is not None
     assert row.nll_forget is not None
     for measured, chosen in ((row.nll_retain, skies.labels == 1), (row.nll_forget, skies.labels == 0)):
-        x = (skies.images[chosen][:3].double() + 0.5) / 128 - 1
+        x = (skies.rows(chosen)[:3].double() + 0.5) / 128 - 1
         # Read at t_min, where sigma is 0.01; dequantisation adds the variance of a uniform step of 1/128.
         variance = SPREAD**2 + 0.01**2
         squares = float((x + 0.25).square().mean()) + (1 / 128) ** 2 / 12
@@ -207,9 +205,9 @@ def test_likelihood_of_an_exact_model(skies: ImageData) -> None:
     assert torch.equal(pixels, same)
 
 
-def test_an_unreliable_likelihood_is_not_reported(skies: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreliable_likelihood_is_not_reported(skies: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     def measured(model: ScoreModel, images: Tensor, **settings: object) -> Likelihood:
-        good = bool(images[0, 0, 0, 0] == skies.images[skies.labels == 1][0, 0, 0, 0])
+        good = bool(images[0, 0, 0, 0] == skies.rows(skies.labels == 1)[0, 0, 0, 0])
         values = torch.full((len(images),), 2.5, dtype=torch.float64)
         return Likelihood(
             nats=-values,
@@ -233,7 +231,7 @@ def test_an_unreliable_likelihood_is_not_reported(skies: ImageData, monkeypatch:
 
 
 def test_the_packages_own_skies_fit() -> None:
-    digits, judge = load_data(split="test"), Judge(range(10), (1, 28, 28), width=2)
+    digits, judge = Source("demo").open("test"), Judge(range(10), (1, 28, 28), width=2)
     model = ScoreModel(nn.Identity(), VESDE(), shape=(1, 28, 28))
     classes, mask = check(model, judge, ForgetRequest("label in [3, 7]"), digits)
     assert classes == {3, 7}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from msgm.data import ForgetRequest, ImageData, Split
+from msgm.data import ForgetRequest, Images, Split
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.combine import Weighted
@@ -27,7 +27,7 @@ def points() -> Split:
     """Two clouds in the plane, of which one is to be forgotten."""
     label = torch.arange(60) % 2
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)) + 4 * label[:, None]
-    return ForgetRequest("label == 1").split(ImageData(images=x, columns={"label": label}, name="clouds"))
+    return ForgetRequest("label == 1").split(Images.of(x, columns={"label": label}, name="clouds"))
 
 
 def model() -> ScoreModel:
@@ -104,11 +104,11 @@ def test_training_on_vectors_learns() -> None:
 
 
 def test_vectors_that_do_not_fit_are_refused() -> None:
-    three = ImageData(images=torch.zeros(4, 3), name="three")
+    three = Images.of(torch.zeros(4, 3), name="three")
     assert three.shape == (3,)
-    with pytest.raises(UserError, match=r"vectors of shape \(2,\), the data has \(3,\)"):
+    with pytest.raises(UserError, match=r"vectors of shape \(2,\), three has \(3,\)"):
         train(model(), three, progress=False)
     with pytest.raises(UserError, match="three: vectors must be finite"):
-        replace(three, images=torch.full((4, 3), torch.nan))
+        Images.of(torch.full((4, 3), torch.nan), name="three")
     with pytest.raises(UserError, match=r"flip .* images"):
         train(model(), points(), method=methods.unseen(), settings=replace(SHORT, flip=True), progress=False)

@@ -413,7 +413,7 @@ def test_a_foreign_model_needs_its_data_named(tmp_path: Path, out: Path, capsys:
     assert "--data" in refused(capsys, *asked)
     assert not out.parent.exists()
     main([*asked, "--data", "demo", *TINY])
-    assert load(out).record["request"]["data"] == "demo"
+    assert load(out).record["data"]["name"] == "demo"
     assert json.loads((out / "model_index.json").read_text())["_class_name"] == "DDPMPipeline"
 
 
@@ -426,10 +426,14 @@ def test_a_record_says_how_the_images_were_read(
     main(
         ["train", "--data", "pictures", "--data-dir", str(tmp_path), "--image-size", "28", "--out", str(parent), *TINY]
     )
-    known = {"data": "pictures", "data_dir": str(tmp_path), "image_size": 28}
-    assert load(parent).record["loaded"] == known
+    known = load(parent).record["data"]
+    assert {k: known[k] for k in known if k not in ("sha256", "images")} == {
+        "name": "pictures",
+        "dir": str(tmp_path),
+        "size": 28,
+    }
     main(["unlearn", str(parent), "--forget", "label == 1", "--out", str(out), *TINY])
-    assert load(out).record["loaded"] == known
+    assert load(out).record["data"] == known
 
     moved = pictures.rename(tmp_path / "elsewhere")
     again = ["unlearn", str(parent), "--forget", "label == 1", "--out", str(tmp_path / "again"), *TINY]
@@ -474,7 +478,7 @@ def test_unlearn_writes_a_model_and_its_record(model: str, unlearned: Path) -> N
     parent, child = load(model), load(unlearned)
     assert child.record["kind"] == "unlearned"
     assert child.record["request"]["rule"] == RULE
-    assert child.record["request"]["data"] == "demo"
+    assert child.record["data"]["name"] == "demo"
     assert child.record["request"]["retain"] + child.record["request"]["forget"] == 8000
     assert child.record["parent"]["weights_sha256"] == weights_sha256(parent.network)
     assert child.record["weights_sha256"] == weights_sha256(child.network) != weights_sha256(parent.network)

@@ -9,7 +9,7 @@ from PIL import Image
 from test_cli import refused
 
 from msgm.cli.main import main
-from msgm.data import load_data
+from msgm.data import Source
 from msgm.data.files import decode
 
 INPAINT = ["inpaint", "demo", "--mask", "upper-half", "--sampler", "heun", "--steps", "3", "--threads", "1"]
@@ -31,7 +31,7 @@ def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys:
     assert "PSNR" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == ["all", "comparison.png", "results.json"]
     before, masked, after = (images(out / "all" / column) for column in ("before", "masked", "after"))
-    assert torch.equal(before, load_data(split="test").images[:4])
+    assert torch.equal(before, Source("demo").open("test").rows(slice(4)))
     assert bool((masked[:, :, :14] == 128).all())
     assert torch.equal(masked[:, :, 14:], before[:, :, 14:])
     assert torch.equal(after[:, :, 14:], before[:, :, 14:])
@@ -54,10 +54,10 @@ def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys:
     assert set(again["sets"]) == {"retain", "forget"}
     for found in again["sets"].values():
         assert found["unlearning_ratio"]["value"] + found["junk"]["value"] + found["retained"]["value"] == 1
-    test = load_data(split="test")
+    test = Source("demo").open("test")
     threes = test.labels == 3
-    assert torch.equal(images(out / "forget" / "before"), test.images[threes][:2])
-    assert torch.equal(images(out / "retain" / "before"), test.images[~threes][:2])
+    assert torch.equal(images(out / "forget" / "before"), test.rows(threes)[:2])
+    assert torch.equal(images(out / "retain" / "before"), test.rows(~threes)[:2])
     # The first two test images are no threes: image k depends on its seed and number, and on what runs beside it
     # only through the rounding of the network's sums.
     assert int((images(out / "retain" / "after")[1].int() - first).abs().max()) <= 1

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import msgm
-from msgm.data import load_data, to_model
+from msgm.data import Source, to_model
 from msgm.formats.native import embedded, weights_sha256
 from msgm.metrics.judge import Judge
 
@@ -21,13 +21,13 @@ def test_the_model_is_what_its_record_says() -> None:
     record = model.record
     assert record["kind"] == "trained" and record["status"] == "finished"
     assert record["command"].startswith("msgm train ") and record["seed"] == record["settings"]["seed"]
-    assert record["data"] == {"name": "demo", "sha256": load_data().sha256, "images": 8000}
+    assert record["data"] == {"name": "demo", "sha256": Source("demo").open().digest, "images": 8000}
     assert record["weights_sha256"] == weights_sha256(model.network)
 
 
 def test_the_model_denoises_real_test_digits() -> None:
     # At sigma = 0.3 a denoiser of digits leaves far less than the noise; the identity would leave 0.09.
-    model, x0 = msgm.load("demo"), to_model(load_data(split="test").images[:32])
+    model, x0 = msgm.load("demo"), to_model(Source("demo").open("test").rows(slice(32)))
     t = model.sde.time(torch.tensor(0.3).log())
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -36,9 +36,9 @@ def test_the_model_denoises_real_test_digits() -> None:
 
 
 def test_the_judge_is_what_its_record_says() -> None:
-    judge, test = Judge.load(embedded("judge")), load_data(split="test")
+    judge, test = Judge.load(embedded("judge")), Source("demo").open("test")
     assert judge.record["command"].startswith("msgm train-judge ")
-    predicted = judge.predict(to_model(test.images))
+    predicted = judge.predict(to_model(test.rows()))
     table = torch.zeros(11, 11, dtype=torch.int64)
     for truth, verdict in zip(test.labels.tolist(), predicted.tolist(), strict=True):
         table[truth, verdict] += 1  # junk is -1, the last column

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from msgm.data.datasets import ImageData, to_model
+from msgm.data import Images, to_model
 from msgm.errors import UserError
 from msgm.metrics.judge import JUNK, Judge, JudgeSettings, train_judge
 from msgm.metrics.junk import KINDS, JunkMaker
@@ -15,7 +15,7 @@ from msgm.metrics.junk import KINDS, JunkMaker
 CLASSES = (0, 2, 5, 9)
 
 
-def patterns(n: int, seed: int, channels: int = 1) -> ImageData:
+def patterns(n: int, seed: int, channels: int = 1) -> Images:
     """A bright bar that lies, stands, or follows one of the diagonals of 12x12, with a little noise."""
     g = torch.Generator().manual_seed(seed)
     rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
@@ -25,11 +25,10 @@ def patterns(n: int, seed: int, channels: int = 1) -> ImageData:
     bars = 255.0 * ((lines[kind] - shift).abs() <= 1)
     noisy = bars + 20 * torch.rand(n, 12, 12, generator=g)
     images = noisy.clamp(0, 255).to(torch.uint8)[:, None].expand(-1, channels, -1, -1).contiguous()
-    return ImageData(
-        images=images,
+    return Images.of(
+        images,
         columns={"label": torch.tensor(CLASSES)[kind], "stands": (kind == 1).long()},
         name="patterns",
-        source="made in the test",
         label_names=tuple("abcdefghij"),
     )
 
@@ -45,7 +44,7 @@ def judge() -> Judge:
 @pytest.fixture(scope="module")
 def maker() -> JunkMaker:
     data = patterns(200, 2)
-    return JunkMaker(to_model(data.images), data.labels)
+    return JunkMaker(to_model(data.rows()), data.labels)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -63,11 +62,11 @@ def test_the_judge_learns_and_measures_itself(judge: Judge) -> None:
     assert int(judge.confusion[4].sum()) == 500 * len(KINDS)
     # The record is what the judge says now, counted another way.
     test = patterns(300, 1)
-    said = judge.predict(to_model(test.images))
+    said = judge.predict(to_model(test.rows()))
     assert judge.accuracy == pytest.approx(float((said == test.labels).float().mean()))
     assert judge.real_called_junk == pytest.approx(float((said == JUNK).float().mean()))
     assert judge.record["settings"]["seed"] == 3
-    assert judge.record["data"]["test"] == {"name": "patterns", "images": 300, "sha256": test.sha256}
+    assert judge.record["data"]["test"] == {"name": "patterns", "images": 300, "sha256": test.digest}
 
 
 def test_training_is_a_function_of_the_seed() -> None:
@@ -100,7 +99,7 @@ def test_progress_goes_to_the_error_stream(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_predictions_probabilities_and_features_agree(judge: Judge) -> None:
-    x = to_model(patterns(30, 4).images)
+    x = to_model(patterns(30, 4).rows())
     p = judge.probabilities(x)
     assert p.shape == (30, 5)
     assert torch.allclose(p.sum(1), torch.ones(30))
@@ -115,7 +114,7 @@ def test_predictions_probabilities_and_features_agree(judge: Judge) -> None:
 
 
 def test_judging_leaves_the_mode_and_the_statistics_alone(judge: Judge) -> None:
-    x = to_model(patterns(30, 4).images)
+    x = to_model(patterns(30, 4).rows())
     before = judge.predict(x)
     judge.train()
     try:
@@ -127,13 +126,13 @@ def test_judging_leaves_the_mode_and_the_statistics_alone(judge: Judge) -> None:
 
 
 def test_values_beyond_the_range_are_judged_as_they_would_be_shown(judge: Judge) -> None:
-    x = 3 * to_model(patterns(30, 4).images)
+    x = 3 * to_model(patterns(30, 4).rows())
     assert torch.equal(judge.probabilities(x), judge.probabilities(x.clamp(-1, 1)))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_an_image_that_is_not_finite_is_junk(judge: Judge, value: float) -> None:
-    x = to_model(patterns(3, 4).images)
+    x = to_model(patterns(3, 4).rows())
     before = judge.predict(x)
     x[1, 0, 0, 0] = value
     assert judge.predict(x).tolist() == [before[0], JUNK, before[2]]
@@ -156,7 +155,7 @@ def test_saving_and_loading_changes_nothing(judge: Judge, tmp_path: Path, half: 
     judge.record["command"] = "msgm train-judge"
     judge.save(tmp_path / "judge", half=half)
     loaded = Judge.load(tmp_path / "judge")
-    x = to_model(patterns(50, 5).images)
+    x = to_model(patterns(50, 5).rows())
     assert torch.equal(loaded.probabilities(x), judge.probabilities(x))
     assert (loaded.classes, loaded.names, loaded.shape) == (judge.classes, judge.names, judge.shape)
     assert (loaded.column, loaded.record) == (judge.column, judge.record)
@@ -232,9 +231,9 @@ def test_data_that_do_not_fit_are_refused() -> None:
         train_judge(train, patterns(40, 1, channels=3), SETTINGS, progress=False)
     some = (train.labels != 5).nonzero()[:, 0]
     with pytest.raises(UserError, match="same classes"):
-        train_judge(train.subset(some), test, SETTINGS, progress=False)
+        train_judge(train.select(some), test, SETTINGS, progress=False)
     with pytest.raises(UserError, match="at least 8 images"):
-        train_judge(train, test.subset(torch.arange(4)), SETTINGS, progress=False)
+        train_judge(train, test.select(torch.arange(4)), SETTINGS, progress=False)
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"lr": 0.0}, {"junk_share": 1.0}, {"junk_share": 0.0}])

@@ -79,11 +79,11 @@ def test_deflect_keeps_the_model_as_it_was_and_asks_nothing_at_contrast_0() -> N
     theta = torch.tensor([2.0, -1.0])
     model = ScoreModel(Shift(theta.clone()), VESDE(), shape=(2,), prediction="noise")
     term = Deflect(contrast=0.0).prepare(start(model))
-    given = start(model).noised(model, PLANE.forget.images, 4)
+    given = start(model).noised(model, PLANE.forget.rows(), 4)
     assert term(given, NONE).item() == 0
     with torch.no_grad():
         model.network.theta += 1  # training goes on, the term's copy stays
-    given = start(model).noised(model, PLANE.forget.images, 4)
+    given = start(model).noised(model, PLANE.forget.rows(), 4)
     assert replace(term, weighting="noise")(given, NONE).item() == 1
     assert torch.equal(term.before.network.theta, theta)
     with pytest.raises(UserError, match="prepare"):
@@ -249,7 +249,7 @@ def test_the_experts_target_is_away_from_what_it_learned() -> None:
     learned = term.expert.network.theta.detach()
     assert float(learned.abs().max()) < 0.5
     target = theta - 1.5 * (learned - theta)
-    given = start(model).noised(model, PLANE.forget.images, 4)
+    given = start(model).noised(model, PLANE.forget.rows(), 4)
     torch.testing.assert_close(replace(term, low=0.0)(given, NONE), (theta - target).square().mean())
     with pytest.raises(UserError, match="prepared"):
         Expert()(given, NONE)

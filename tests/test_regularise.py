@@ -25,7 +25,7 @@ from msgm.training.settings import TrainSettings, UnlearnSettings
 def start(model: ScoreModel, seed: int = 0, batch: int = 16) -> Start:
     generator = torch.Generator().manual_seed(seed)
     return Start(
-        model=model, retain=PLANE.retain.images, forget=PLANE.forget.images, clock=UniformClock(), batch=batch,
+        model=model, retain=PLANE.retain.rows(), forget=PLANE.forget.rows(), clock=UniformClock(), batch=batch,
         generator=generator,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_fisher_is_the_mean_square_of_single_images_gradients() -> None:
     theta = torch.tensor([0.0, 1.5])
     model = ScoreModel(Shift(theta), VESDE(), shape=(2,), prediction="noise")
     n = 4000
-    found = fisher(start(model), PLANE.retain.images, n, "")
+    found = fisher(start(model), PLANE.retain.rows(), n, "")
     expected = 4 * (theta**2 + 1) / 2
     # Standard deviation of (theta - eps)^2: sqrt(2 + 4 theta^2).
     error = 2 * (2 + 4 * theta**2).sqrt() / n**0.5
@@ -189,5 +189,5 @@ def test_a_model_that_was_never_trained_is_said_to_be_so() -> None:
     model = plane_model(VESDE())
     flatten(model).fill_(torch.inf)
     with pytest.raises(UserError, match="not finite"):
-        fisher(start(model), PLANE.retain.images, 1, "Fisher")
-    assert isinstance(Denoising()(start(model).noised(model, PLANE.retain.images, 2)), torch.Tensor)
+        fisher(start(model), PLANE.retain.rows(), 1, "Fisher")
+    assert isinstance(Denoising()(start(model).noised(model, PLANE.retain.rows(), 2)), torch.Tensor)

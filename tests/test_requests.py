@@ -6,16 +6,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from msgm.data import ForgetRequest, ImageData, requests
+from msgm.data import ForgetRequest, Images, requests
 from msgm.errors import UserError
 
 
 @pytest.fixture
-def data() -> ImageData:
+def data() -> Images:
     """Ten images; row i has label i // 2, five names, two attributes; its pixel is i."""
     n = torch.arange(10)
-    return ImageData(
-        images=n.to(torch.uint8)[:, None, None, None],
+    return Images.of(
+        n.to(torch.uint8)[:, None, None, None],
         columns={
             "label": n // 2,
             "Bangs": n % 2,
@@ -65,19 +65,17 @@ Row = Callable[[int], bool]
         ("  label == 3 ", lambda i: i // 2 == 3),
     ],
 )
-def test_a_rule_selects_exactly(data: ImageData, rule: str, expected: Row) -> None:
+def test_a_rule_selects_exactly(data: Images, rule: str, expected: Row) -> None:
     rows = [i for i in range(10) if expected(i)]
     request = ForgetRequest(rule)
     assert request.mask(data).nonzero().flatten().tolist() == rows
     split = request.split(data)
-    assert split.forget.images.flatten().tolist() == rows
-    assert split.retain.images.flatten().tolist() == [i for i in range(10) if i not in rows]
+    assert split.forget.rows().flatten().tolist() == rows
+    assert split.retain.rows().flatten().tolist() == [i for i in range(10) if i not in rows]
     assert split.forget.columns["label"].tolist() == [i // 2 for i in rows]
     assert split.forget.label_names == data.label_names
     assert split.to_dict() == {
         "rule": rule,
-        "data": "toy",
-        "data_sha256": data.sha256,
         "retain": 10 - len(rows),
         "forget": len(rows),
     }
@@ -141,14 +139,14 @@ def test_what_is_no_rule_is_refused_when_it_is_made(rule: str, message: str) -> 
         ("Bangs == 'yes'", "Bangs is never 'yes' (Bangs takes 0, 1)"),
     ],
 )
-def test_an_unknown_column_or_name_is_refused_with_what_is_known(data: ImageData, rule: str, message: str) -> None:
+def test_an_unknown_column_or_name_is_refused_with_what_is_known(data: Images, rule: str, message: str) -> None:
     for act in (ForgetRequest(rule).mask, ForgetRequest(rule).split):
         with pytest.raises(UserError) as caught:
             act(data)
         assert message in str(caught.value)
 
 
-def test_a_rule_that_selects_nothing_says_which_values_there_are(data: ImageData) -> None:
+def test_a_rule_that_selects_nothing_says_which_values_there_are(data: Images) -> None:
     request = ForgetRequest("label in [7, 8] and Bangs == 1")
     assert not request.mask(data).any()
     with pytest.raises(UserError) as caught:
@@ -164,14 +162,12 @@ def test_a_rule_that_selects_nothing_says_which_values_there_are(data: ImageData
 
 
 def test_many_values_are_summed_up() -> None:
-    data = ImageData(
-        images=torch.zeros(30, 1, 1, 1, dtype=torch.uint8), columns={"age": torch.arange(30)}, name="people"
-    )
+    data = Images.of(torch.zeros(30, 1, 1, 1, dtype=torch.uint8), columns={"age": torch.arange(30)}, name="people")
     with pytest.raises(UserError, match=r"age == 99 holds for none: age takes 30 values from 0 to 29$"):
         ForgetRequest("age == 99").split(data)
 
 
-def test_a_rule_that_selects_everything_is_refused(data: ImageData) -> None:
+def test_a_rule_that_selects_everything_is_refused(data: Images) -> None:
     with pytest.raises(UserError, match=r"'label >= 0' selects all 10 images of toy: none would be left"):
         ForgetRequest("label >= 0").split(data)
 

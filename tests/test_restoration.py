@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from msgm.data import ForgetRequest, ImageData
+from msgm.data import ForgetRequest, Images
 from msgm.errors import UserError
 from msgm.experiments.core.restoration import check_judge, comparison, psnr, restored
 from msgm.metrics.judge import JUNK, Judge
@@ -47,7 +47,7 @@ def test_psnr_is_that_of_the_mean_square_in_the_region() -> None:
 
 
 def test_the_judges_word_is_held_against_the_labels() -> None:
-    before = ImageData(images=marked([0, 1, 2, 2]), columns={"label": torch.tensor([0, 1, 2, 1])}, name="marked")
+    before = Images.of(marked([0, 1, 2, 2]), columns={"label": torch.tensor([0, 1, 2, 1])}, name="marked")
     found = restored(before, marked([0, 2, 9, 1]), judge=Reader(), request=RULE)
     assert found.images == 4
     assert found.accuracy is not None
@@ -62,7 +62,7 @@ def test_the_judges_word_is_held_against_the_labels() -> None:
 
 
 def test_without_labels_its_word_on_the_originals_is_the_reference() -> None:
-    before = ImageData(images=marked([0, 1, 2, 9]), name="unlabelled")
+    before = Images.of(marked([0, 1, 2, 9]), name="unlabelled")
     found = restored(before, marked([0, 2, 2, 9]), judge=Reader())
     assert found.accuracy is not None
     assert found.accuracy.value == 0.75
@@ -72,7 +72,7 @@ def test_without_labels_its_word_on_the_originals_is_the_reference() -> None:
 
 
 def test_without_a_judge_there_is_the_error_alone() -> None:
-    before = ImageData(images=marked([0, 10]), name="marked")
+    before = Images.of(marked([0, 10]), name="marked")
     region = torch.zeros(8, 8, dtype=torch.bool)
     region[0, 0] = True
     found = restored(before, marked([1, 20]), region=region)
@@ -80,17 +80,17 @@ def test_without_a_judge_there_is_the_error_alone() -> None:
     assert found.psnr == pytest.approx(sum(each) / 2)
     assert found.psnr_stderr == pytest.approx(abs(each[0] - each[1]) / 2)
     assert found.accuracy is None
-    assert restored(before.subset(slice(1)), marked([1])).psnr_stderr is None
+    assert restored(before.select(slice(1)), marked([1])).psnr_stderr is None
 
 
 def test_a_judge_of_something_else_is_refused() -> None:
-    images = ImageData(images=marked([0, 1]), columns={"label": torch.tensor([0, 1])}, name="marked")
+    images = Images.of(marked([0, 1]), columns={"label": torch.tensor([0, 1])}, name="marked")
     check_judge(Reader(), images, RULE)
     with pytest.raises(UserError, match="none or all"):
         check_judge(Reader(), images, ForgetRequest("label < 9"))
     with pytest.raises(UserError, match="colour"):
         check_judge(Reader(), images, ForgetRequest("colour == 1"))
-    wide = ImageData(images=torch.zeros(1, 1, 9, 9, dtype=torch.uint8), name="wide")
+    wide = Images.of(torch.zeros(1, 1, 9, 9, dtype=torch.uint8), name="wide")
     with pytest.raises(UserError, match=r"\(1, 9, 9\)"):
         check_judge(Reader(), wide, None)
 

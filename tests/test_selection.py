@@ -87,12 +87,12 @@ def test_held_out_images_are_a_seeded_share_of_both_sets() -> None:
     part, held = split.hold_out(0.2, seed=3)
     assert (len(part.retain), len(part.forget), len(held)) == (24, 24, 12)
     assert held.columns["label"].tolist() == [0] * 6 + [1] * 6
-    kept = images(part.retain.images) | images(part.forget.images)
-    assert not kept & images(held.images)
-    assert kept | images(held.images) == images(data.images)
-    assert part.request == split.request and part.data_sha256 == split.data_sha256
-    assert torch.equal(split.hold_out(0.2, seed=3)[1].images, held.images)
-    assert not torch.equal(split.hold_out(0.2, seed=4)[1].images, held.images)
+    kept = images(part.retain.rows()) | images(part.forget.rows())
+    assert not kept & images(held.rows())
+    assert kept | images(held.rows()) == images(data.rows())
+    assert part.request == split.request and part.digest == split.digest
+    assert torch.equal(split.hold_out(0.2, seed=3)[1].rows(), held.rows())
+    assert not torch.equal(split.hold_out(0.2, seed=4)[1].rows(), held.rows())
     assert len(split.hold_out(0.001)[1]) == 4  # two of each at least
     with pytest.raises(UserError, match="too few"):
         split.hold_out(0.99)
@@ -140,8 +140,8 @@ def test_the_best_checkpoint_is_what_is_saved(tmp_path: Path, monkeypatch: pytes
     child, watcher = run(tmp_path / "m", replace(SHORT, steps=7))
     assert asked == [0, 3, 6, 7]
     # Nothing that was held out was ever drawn, and all else was.
-    assert not set(seen) & images(watcher.held_out.images)
-    assert set(seen) == images(tiny_data().images) - images(watcher.held_out.images)
+    assert not set(seen) & images(watcher.held_out.rows())
+    assert set(seen) == images(tiny_data().rows()) - images(watcher.held_out.rows())
 
     chosen = json.loads((tmp_path / "m" / RECORD).read_text())["selection"]
     assert (chosen["step"], chosen["within_limits"], chosen["stopped_early"]) == (3, True, False)

@@ -48,7 +48,7 @@ def test_the_toys_are_the_papers_and_one_three_times_as_wide() -> None:
     points = OVERLAPPING.points(3)
     assert points.columns["label"].bincount().tolist() == [40_000, 20_000, 40_000]
     for k, mean in enumerate(OVERLAPPING.data.means):
-        x = points.images[points.columns["label"] == k].double()
+        x = points.rows(points.columns["label"] == k).double()
         assert float((x.mean(0) - mean).abs().max()) < 5 / math.sqrt(len(x))
         assert float((x.std(0) - 1).abs().max()) < 5 / math.sqrt(2 * len(x))
 

@@ -281,7 +281,7 @@ def test_the_given_model_is_untouched(tmp_path: Path) -> None:
 
 def retain_error(model: ScoreModel) -> float:
     generator = torch.Generator().manual_seed(8)
-    x0 = tiny_split().retain.images.float() / 128 - 1
+    x0 = tiny_split().retain.rows().float() / 128 - 1
     eps, t = torch.randn(x0.shape, generator=generator), torch.linspace(0.2, 0.9, len(x0))
     with torch.no_grad():
         return float((model.eval().noise(model.sde.marginal(x0, t, eps), t) - eps).square().mean())
@@ -331,7 +331,8 @@ def test_the_record(tmp_path: Path) -> None:
     assert record["parent"] == {"weights_sha256": weights_sha256(parent.network), "kind": "trained"}
     assert record["weights_sha256"] == weights_sha256(load(tmp_path / "m").network)
     assert record["kind"] == "unlearned" and record["status"] == "finished" and record["command"] == "msgm unlearn x"
-    assert record["request"] == split.to_dict() and record["request"]["data_sha256"] == tiny_data().sha256
+    assert record["request"] == split.to_dict() == {"rule": "label == 1", "retain": 20, "forget": 20}
+    assert record["data"] == {"name": "halves", "sha256": tiny_data().digest, "images": 40}
     assert record["method"] == methods.redirect().to_dict()
     assert record["settings"] == {**vars(SHORT)} and record["seed"] == 5
     assert set(record["versions"]) == {"msgm", "torch", "diffusers", "accelerate"}
@@ -341,7 +342,7 @@ def test_the_record(tmp_path: Path) -> None:
     train(tiny_model(), tiny_data(), settings=settings, out=tmp_path / "t", device="cpu", progress=False)
     record = load(tmp_path / "t").record
     assert record["kind"] == "trained" and "parent" not in record and "request" not in record
-    assert record["data"] == {"name": "halves", "sha256": tiny_data().sha256, "images": 40}
+    assert record["data"] == {"name": "halves", "sha256": tiny_data().digest, "images": 40}
     assert record["method"] == methods.standard().to_dict()
 
 

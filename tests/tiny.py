@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msgm.data import ForgetRequest, ImageData, Split
+from msgm.data import ForgetRequest, Images, Split
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.formats.native import save
 from msgm.metrics.judge import Judge
@@ -22,14 +22,14 @@ from msgm.training import loop as training
 from msgm.training.loop import Interrupted
 
 
-def tiny_data(n: int = 40, size: int = 8, seed: int = 0) -> ImageData:
+def tiny_data(n: int = 40, size: int = 8, seed: int = 0) -> Images:
     """Bright left halves (label 0) and bright right halves (label 1), with noise."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 60, (n, 1, size, size), generator=generator, dtype=torch.uint8)
     label = torch.arange(n) % 2
     images[label == 0, :, :, : size // 2] += 150
     images[label == 1, :, :, size // 2 :] += 150
-    return ImageData(images=images, columns={"label": label}, name="halves")
+    return Images.of(images, columns={"label": label}, name="halves")
 
 
 def tiny_split(size: int = 8) -> Split:
@@ -62,7 +62,7 @@ def tiny_files(root: Path) -> None:
 
     for seed, split in enumerate(("train", "test")):
         data = tiny_data(n=40, seed=seed)
-        for index, (image, label) in enumerate(zip(data.images, data.labels.tolist(), strict=True)):
+        for index, (image, label) in enumerate(zip(data.rows(), data.labels.tolist(), strict=True)):
             folder = root / "data" / split / f"class{label}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
@@ -73,7 +73,7 @@ def tiny_files(root: Path) -> None:
 
 VECTORS = torch.randn(48, 2, generator=torch.Generator().manual_seed(0))
 PLANE = ForgetRequest("label == 1").split(
-    ImageData(images=VECTORS, columns={"label": (VECTORS[:, 0] > 0.7).long()}, name="plane")
+    Images.of(VECTORS, columns={"label": (VECTORS[:, 0] > 0.7).long()}, name="plane")
 )
 """Points of the plane, those far to the right to be forgotten."""
 

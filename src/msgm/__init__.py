@@ -8,6 +8,8 @@ __version__ = "0.1.0"
 # Loaded on first use: `msgm --help` must not wait for torch.
 _WHERE = {
     "ForgetRequest": "data",
+    "Images": "data",
+    "Source": "data",
     "load": "formats.native",
     "save": "formats.native",
     "ScoreModel": "model.score",
@@ -41,7 +43,7 @@ __all__ = ["__version__", *_WHERE, *_MODULES]
 
 if TYPE_CHECKING:
     from . import data
-    from .data import ForgetRequest
+    from .data import ForgetRequest, Images, Source
     from .errors import UserError
     from .forgetting import methods
     from .formats.native import load, save

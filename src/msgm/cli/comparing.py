@@ -65,9 +65,10 @@ def sweep(
     hardware(threads, device)
     recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
     parent = load(model)
-    ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
+    source = which_images(parent, data, data_dir, image_size)
+    ForgetRequest(forget).split(images_of(parent, source, "train"))
     task = Task(
-        model=model, **which_images(parent, data, data_dir, image_size), rule=forget, judge=judge,
+        model=model, data=source, rule=forget, judge=judge,
         confidence=confidence, evaluation=evaluation, device=device, command=command,
     )  # fmt: skip
     results = compare(

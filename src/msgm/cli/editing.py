@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import ForgetRequest, ImageData
+from ..data import ForgetRequest, Images
 from ..errors import UserError
 from ..experiments.core.restoration import check_judge, comparison, restored
 from ..formats.native import EMBEDDED, load, weights_sha256
@@ -25,7 +25,7 @@ from ..sampling.editing import STEPS, check_settings, read_mask
 from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
 from ..storage import claim, write_bytes
-from .options import hardware, images_of
+from .options import hardware, images_of, which_images
 
 SHOWN = 16
 """Images of each set in comparison.png."""
@@ -148,7 +148,7 @@ class _Job:
 
     name: str
     model: ScoreModel
-    sets: Mapping[str, ImageData]
+    sets: Mapping[str, Images]
     request: ForgetRequest | None
     judge: Judge | None
     judged_by: str | None
@@ -157,11 +157,12 @@ class _Job:
         """Edit every set, and write all there is to see of it into ``out``."""
         groups, found = {}, {}
         for key, data in self.sets.items():
+            before = data.rows()
             with bar(f"{key}: {len(data)} images", len(data)) as tick:
-                after = edit(data.images, tick)
-            columns = {"before": data.images, "after": after}
+                after = edit(before, tick)
+            columns = {"before": before, "after": after}
             if known is not None:
-                columns = {"before": data.images, "masked": data.images.where(known, UNKNOWN), "after": after}
+                columns = {"before": before, "masked": before.where(known, UNKNOWN), "after": after}
             groups[key] = columns
             region = None if known is None else ~known
             found[key] = restored(data, after, region=region, judge=self.judge, request=self.request)
@@ -203,12 +204,13 @@ def _prepare(
     if images and data:
         raise UserError("--images and --data both say which images; give one of them")
     editor = load(model).to(device)
-    found = images_of(editor, images or data, data_dir, image_size, "train" if images else "test")
+    asked = which_images(editor, images or data, data_dir, image_size)
+    found = images_of(editor, asked, "train" if images else "test")
     rule = forget or (None if images else editor.record.get("request", {}).get("rule"))
     request, sets = ForgetRequest(rule) if rule else None, {"all": found}
     if request is not None:
         mask = request.mask(found)
-        sets = {"retain": found.subset(~mask), "forget": found.subset(mask)}
+        sets = {"retain": found.select(~mask), "forget": found.select(mask)}
     for key, part in sets.items():
         if not len(part):
             raise UserError(f"rule {rule!r} leaves no {key} images of {found.name}")
@@ -217,5 +219,5 @@ def _prepare(
     classifier = Judge.load(judge) if judge else None
     if classifier is not None:
         check_judge(classifier, found, request)
-    sets = {key: part.subset(slice(n)) for key, part in sets.items()}
+    sets = {key: part.select(slice(n)) for key, part in sets.items()}
     return _Job(name=model, model=editor, sets=sets, request=request, judge=classifier, judged_by=judge)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..data import ForgetRequest, ImageData, Split, load_data
+from ..data import ForgetRequest, Images, Source, Split
 from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.core.jobs import Task
@@ -79,7 +79,7 @@ def train(
     """
     hardware(threads, device)
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
-    images = load_data(data, data_dir=data_dir, image_size=image_size)
+    images = Source(data, dir=data_dir, size=image_size).open()
     chosen = preset(network, images.shape)
     torch.manual_seed(settings.seed)
     model = ScoreModel(
@@ -87,10 +87,10 @@ def train(
         PROCESSES[sde](),
         shape=images.shape,
         prediction=prediction,
-        sigma_data=round(float(images.images.float().std()) / 128, 2),
+        sigma_data=round(float(images.rows().float().std()) / 128, 2),
         patch=chosen.patch,
     )
-    target: ImageData | Split = ForgetRequest(forget).split(images) if forget else images
+    target: Images | Split = ForgetRequest(forget).split(images) if forget else images
     sure = confidence(judge, recipe, target) if isinstance(target, Split) else None
     fit(
         model, target, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
@@ -128,8 +128,8 @@ def train_judge(
     """
     hardware(threads, device)
     claim(out, overwrite=overwrite)
-    images = {s: load_data(data, split=s, data_dir=data_dir, image_size=image_size) for s in ("train", "test")}
-    judge = fit_judge(images["train"], images["test"], settings, column=column, device=device)
+    source = Source(data, dir=data_dir, size=image_size)
+    judge = fit_judge(source.open(), source.open("test"), settings, column=column, device=device)
     judge.record["command"] = command
     judge.save(out, half=half)
     print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
@@ -201,7 +201,8 @@ def unlearn(
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
     parent = load(model)
-    split = ForgetRequest(forget).split(images_of(parent, data, data_dir, image_size, "train"))
+    source = which_images(parent, data, data_dir, image_size)
+    split = ForgetRequest(forget).split(images_of(parent, source, "train"))
     # A judge that watches only is none that weighs.
     weigher = judge if recipe.power or not (select or seeds > 1) else None
     check_weigher(weigher, recipe)
@@ -210,7 +211,7 @@ def unlearn(
             key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None
         }
         task = Task(
-            model=model, **which_images(parent, data, data_dir, image_size), rule=forget,
+            model=model, data=source, rule=forget,
             judge=judge or EMBEDDED, confidence=weigher,
             evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
             selection=selection if select else None, device=device, command=command,

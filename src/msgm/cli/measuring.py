@@ -24,7 +24,7 @@ from ..sampling import Grid, SamplerName, build
 from ..sampling.filters import FILTERS, Filter
 from ..storage import claim
 from ..training.settings import UnlearnSettings
-from .options import build_filter, hardware, images_of, refuse_unused, show
+from .options import build_filter, hardware, images_of, refuse_unused, show, which_images
 
 
 def sample(
@@ -89,8 +89,8 @@ def sample(
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
     refuse_unused(filter, strength=strength, forget=forget, guide=guide, against=against)
     avoiding: dict[str, Any] = dict(
-        strength=strength, forget=forget, guide=guide, against=against, data=data, data_dir=data_dir,
-        image_size=image_size,
+        strength=strength, forget=forget, guide=guide, against=against,
+        source=which_images(source, data, data_dir, image_size) if data or data_dir or image_size else None,
     )  # fmt: skip
     drawn = source if filter is None else build_filter(filter, source, **avoiding)
     drawer = build(sampler, drawn, steps=steps, grid=grid)
@@ -101,7 +101,8 @@ def sample(
         "grid": drawer.spacing,
     }
     if filter is not None:
-        identity["filter"] = {"name": filter, **avoiding}
+        images = avoiding["source"]
+        identity["filter"] = {"name": filter, **avoiding, "source": images.to_dict() if images else None}
     draw(drawer, n, out, identity=identity, seed=seed, batch=batch, resume=resume, overwrite=overwrite)
     print(f"saved {n} images in {out}")
 
@@ -164,26 +165,26 @@ def nll(
     if n < 1:
         raise UserError(f"--n must be 1 or more; got {n}")
     source = load(model).to(device)
-    test = images_of(source, data, data_dir, image_size, "test")
+    test = images_of(source, which_images(source, data, data_dir, image_size), "test")
     rule = forget or source.record.get("request", {}).get("rule")
-    sets = {"all": test.images}
+    sets = {"all": test}
     if rule:
         mask = ForgetRequest(rule).mask(test)
-        sets = {"retain": test.images[~mask], "forget": test.images[mask]}
-        for key, images in sets.items():
-            if not len(images):
+        sets = {"retain": test.select(~mask), "forget": test.select(mask)}
+        for key, part in sets.items():
+            if not len(part):
                 raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
     how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "steps": steps, "repeats": repeats}
     how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe}
-    check_settings(source, test.images, **how)
+    check_settings(source, test.rows(slice(1)), **how)
     if vlb:
-        check_bound(source, test.images, steps=vlb_steps)
+        check_bound(source, test.rows(slice(1)), steps=vlb_steps)
     how["seed"] = seed
     found: dict[str, Any] = {"model": model, "rule": rule, **how}
     shown = Table("", "images", "bits/dim", "steps doubled", "evaluations")
     notes: list[str] = []
-    for key, images in sets.items():
-        images = images[:n].to(device)
+    for key, part in sets.items():
+        images = part.rows(slice(n)).to(device)
         with bar(f"likelihood of {key} images", len(images)) as tick:
             result = log_likelihood(source, images, **how, tick=tick)
         mean, stderr = result.mean()
@@ -266,7 +267,8 @@ def evaluate(
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     classifier = Judge.load(judge).to(device)
-    test = images_of(loaded[model], data, data_dir, image_size, "test")
+    images = which_images(loaded[model], data, data_dir, image_size)
+    test = images_of(loaded[model], images, "test")
     request = ForgetRequest(rule)
     for source in sources.values():
         check(source, classifier, request, test)
@@ -274,8 +276,8 @@ def evaluate(
         if against != model:
             del sources[labels[model]]
         sources[f"{labels[model]}-{filter}"] = build_filter(
-            filter, loaded[model], strength=strength, forget=rule, guide=guide, against=against, data=data,
-            data_dir=data_dir, image_size=image_size,
+            filter, loaded[model], strength=strength, forget=rule, guide=guide, against=against,
+            source=images,
         )  # fmt: skip
     rows, grids = [], []
     for label, source in sources.items():

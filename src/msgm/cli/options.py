@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from ..data import ForgetRequest, ImageData, Split, load_data, to_model
+from ..data import ForgetRequest, Images, Source, Split, to_model
 from ..errors import UserError
 from ..experiments.core.evaluate import forget_classes, retain_confidence
 from ..forgetting.methods import METHODS, PARTS, Method
@@ -102,13 +102,11 @@ def build_filter(
     guide: str | None,
     against: str | None,
     strength: float | None,
-    data: str | None,
-    data_dir: str | None,
-    image_size: int | None,
+    source: Source | None,
 ) -> Filter:
     """The filter of this name around a model, made from what it needs: a rule's images, a judge, another model.
 
-    ``forget`` is by default the model's own request.
+    ``forget`` is by default the model's own request, ``source`` the images that its record names.
     """
     if name not in FILTERS:
         raise UserError(f"no filter {name!r}; known: {', '.join(FILTERS)}")
@@ -128,11 +126,11 @@ def build_filter(
                 f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
             )
         return Guided(model, judge.log_retain(forget_classes(request, judge)), **given)
-    split = request.split(images_of(model, data, data_dir, image_size, "train"))
-    images = to_model(split.forget.images)
+    split = request.split(images_of(model, source or which_images(model), "train"))
+    images = to_model(split.forget.rows())
     if name == "repel":
         return Repel(model, images, **given)
-    return SafeDenoiser(model, images, to_model(split.retain.images), **given)
+    return SafeDenoiser(model, images, to_model(split.retain.rows()), **given)
 
 
 def refuse_unused(name: str | None, **given: Any) -> None:
@@ -144,35 +142,22 @@ def refuse_unused(name: str | None, **given: Any) -> None:
             raise UserError(f"--{key} is for --filter {' or '.join(known)}; got {name or 'no filter'}")
 
 
-def which_images(model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None) -> dict[str, Any]:
-    """The options that say which images, as they are given or else as the model's record has them."""
-    record = model.record
-    known = {} if data else dict(record.get("loaded", {}))
-    name = data or known.get("data") or record.get("data", {}).get("name") or record.get("request", {}).get("data")
-    if name is None:
-        raise UserError("the model's record names no data; say which images with --data")
-    return {
-        "data": str(name),
-        "data_dir": data_dir or known.get("data_dir"),
-        "image_size": known.get("image_size") if image_size is None else image_size,
-    }
+def which_images(
+    model: ScoreModel, data: str | None = None, data_dir: str | None = None, image_size: int | None = None
+) -> Source:
+    """The images that the options say, or else those of the model's record."""
+    return Source.of_record(model.record, name=data, dir=data_dir, size=image_size)
 
 
-def images_of(
-    model: ScoreModel, data: str | None, data_dir: str | None, image_size: int | None, split: Literal["train", "test"]
-) -> ImageData:
-    """The images asked for, or those that the model's record names; of the model's shape."""
-    asked = which_images(model, data, data_dir, image_size)
+def images_of(model: ScoreModel, source: Source, split: Literal["train", "test"]) -> Images:
+    """One split of the images, which have to be of the model's shape."""
     try:
-        found = load_data(asked["data"], split=split, data_dir=asked["data_dir"], image_size=asked["image_size"])
+        found = source.open(split)
     except UserError as error:
-        hint = "" if data else " (named by the model's record; say where its images are with --data)"
+        named = source.name == model.record.get("data", {}).get("name")
+        hint = " (named by the model's record; say where its images are with --data)" if named else ""
         raise UserError(f"{error}{hint}") from error
-    if found.shape != model.shape:
-        raise UserError(
-            f"the model makes images of shape {model.shape} (channels, height, width), {found.name} has {found.shape}; "
-            f"resize with --image-size or use other data"
-        )
+    found.check_shape(model.shape)
     return found
 
 

@@ -1,6 +1,8 @@
 """Images and what is asked to be forgotten of them."""
 
-from .datasets import ImageData, load_data, mnist, to_model, to_pixels
+from .images import Images
+from .pixels import to_model, to_pixels
 from .requests import ForgetRequest, Split
+from .source import Source
 
-__all__ = ["ForgetRequest", "ImageData", "Split", "load_data", "mnist", "to_model", "to_pixels"]
+__all__ = ["ForgetRequest", "Images", "Source", "Split", "to_model", "to_pixels"]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .datasets import ImageData
+from .images import Images
 
 Value = int | str
-Predicate = Callable[[ImageData], Tensor]
+Predicate = Callable[[Images], Tensor]
 
 OPERATORS: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.Eq: ("==", "=="),
@@ -53,12 +53,12 @@ class ForgetRequest:
     def __post_init__(self) -> None:
         _parse(self.rule)
 
-    def mask(self, data: ImageData) -> Tensor:
+    def mask(self, data: Images) -> Tensor:
         """Which rows the rule selects: bool (N,). UserError for a column or class name that the data lack."""
         predicate, _ = _parse(self.rule)
         return predicate(data)
 
-    def split(self, data: ImageData) -> Split:
+    def split(self, data: Images) -> Split:
         """The data in two, each part in its old order. UserError if the rule selects none or all of them."""
         predicate, comparisons = _parse(self.rule)
         mask = predicate(data)
@@ -69,7 +69,7 @@ class ForgetRequest:
         if mask.all():
             everything = f"rule {self.rule!r} selects all {len(data)} images of {data.name}"
             raise UserError(f"{everything}: none would be left to retain; narrow it")
-        return Split(retain=data.subset(~mask), forget=data.subset(mask), request=self, data_sha256=data.sha256)
+        return Split(whole=data, retain=data.select(~mask), forget=data.select(mask), request=self)
 
     def to_dict(self) -> dict[str, str]:
         return {"rule": self.rule}
@@ -77,14 +77,19 @@ class ForgetRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Data in two: what stays, what is to be forgotten, and why. ``data_sha256`` is of the whole."""
+    """Images in two, ``retain`` and ``forget``, and why. Both are selections from ``whole``: no pixels are copied."""
 
-    retain: ImageData
-    forget: ImageData
+    whole: Images
+    retain: Images
+    forget: Images
     request: ForgetRequest
-    data_sha256: str
 
-    def hold_out(self, share: float, seed: int = 0) -> tuple[Split, ImageData]:
+    @property
+    def digest(self) -> str:
+        """That of the whole."""
+        return self.whole.digest
+
+    def hold_out(self, share: float, seed: int = 0) -> tuple[Split, Images]:
         """The split without a random share of both its parts, and that share as one set: retained, then forgotten.
 
         At least two images of each part are held out. Raises UserError where fewer than two of a part would be left.
@@ -97,21 +102,13 @@ class Split:
             count = max(2, round(share * len(part)))
             if len(part) - count < 2:
                 raise UserError(f"{len(part)} images of {part.name} are too few to hold out {share:.0%} of them")
-            kept.append(part.subset(order[count:].sort().values))
-            held.append(part.subset(order[:count].sort().values))
-        columns = {name: torch.cat([part.columns[name] for part in held]) for name in self.retain.columns}
-        images = torch.cat([part.images for part in held])
-        return replace(self, retain=kept[0], forget=kept[1]), replace(held[0], images=images, columns=columns)
+            kept.append(part.select(order[count:].sort().values))
+            held.append(part.select(order[:count].sort().values))
+        return replace(self, retain=kept[0], forget=kept[1]), held[0].join(held[1])
 
     def to_dict(self) -> dict[str, str | int]:
-        """The record of the split: rule, data, their digest, and how many images are on each side."""
-        return {
-            **self.request.to_dict(),
-            "data": self.forget.name,
-            "data_sha256": self.data_sha256,
-            "retain": len(self.retain),
-            "forget": len(self.forget),
-        }
+        """The record of the split: the rule, and how many images are on each side."""
+        return {**self.request.to_dict(), "retain": len(self.retain), "forget": len(self.forget)}
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,7 @@ class Comparison:
         one = len(self.values) == 1 and "in" not in self.operator
         return f"{self.column} {self.operator} {self.values[0] if one else list(self.values)!r}"
 
-    def __call__(self, data: ImageData) -> Tensor:
+    def __call__(self, data: Images) -> Tensor:
         if self.column not in data.columns:
             close = difflib.get_close_matches(self.column, data.columns, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -150,7 +147,7 @@ class Comparison:
             case _:
                 return ~torch.isin(column, values)
 
-    def _number(self, value: Value, data: ImageData) -> int:
+    def _number(self, value: Value, data: Images) -> int:
         if isinstance(value, int):
             return value
         names = data.label_names if self.column == "label" else ()
@@ -162,7 +159,7 @@ class Comparison:
         raise UserError(f"rule {self.rule!r}: {self.column} is never {value!r}{hint} ({known})")
 
 
-def _known_values(column: str, data: ImageData) -> str:
+def _known_values(column: str, data: Images) -> str:
     values = data.columns[column].unique().tolist()
     if len(values) > MANY:
         return f"{column} takes {len(values)} values from {values[0]} to {values[-1]}"

@@ -27,7 +27,7 @@ from ..storage import write_bytes
 from .junk import KINDS, JunkMaker
 
 if TYPE_CHECKING:
-    from ..data.datasets import ImageData
+    from ..data import Images
 
 JUNK = -1
 """The label of what is no class's image; `Judge.predict` answers with it."""
@@ -259,8 +259,8 @@ class JudgeSettings:
 
 
 def train_judge(
-    train: ImageData,
-    test: ImageData,
+    train: Images,
+    test: Images,
     settings: JudgeSettings | None = None,
     *,
     column: str = "label",
@@ -277,7 +277,7 @@ def train_judge(
     ``settings.seed``. ``names`` are by default the data's own names of the labels. Raises UserError if the
     two sets do not fit together.
     """
-    from ..data.datasets import to_model
+    from ..data import to_model
 
     settings = settings or JudgeSettings()
     truth, test_truth = _column(train, column), _column(test, column)
@@ -307,7 +307,7 @@ def train_judge(
             if step % per_epoch == 0:
                 order = torch.randperm(len(train), generator=draw)
             index = order[step % per_epoch * settings.batch :][: settings.batch]
-            real = _vary(to_model(train.images[index], draw), settings.flip, draw)
+            real = _vary(to_model(train.rows(index), draw), settings.flip, draw)
             x = torch.cat([real, junk.mixture(extra, draw)]).to(device)
             y = functional.pad(target[index], (0, extra), value=len(classes)).to(device)
             loss = functional.cross_entropy(judge(x), y)
@@ -321,22 +321,19 @@ def train_judge(
             if value.is_floating_point():
                 value.copy_(value.half())
     judge.eval().record = {
-        **_measure(judge, to_model(test.images), test_truth, test_junk, draw),
+        **_measure(judge, to_model(test.rows()), test_truth, test_junk, draw),
         "settings": asdict(settings),
-        "data": {
-            part: {"name": data.name, "images": len(data), "sha256": data.sha256}
-            for part, data in (("train", train), ("test", test))
-        },
+        "data": {part: data.to_dict() for part, data in (("train", train), ("test", test))},
         "versions": _versions(),
     }
     return judge
 
 
-def _junk_maker(data: ImageData, column: str, generator: torch.Generator) -> JunkMaker:
-    from ..data.datasets import to_model
+def _junk_maker(data: Images, column: str, generator: torch.Generator) -> JunkMaker:
+    from ..data import to_model
 
     some = torch.randperm(len(data), generator=generator)[:2000]
-    return JunkMaker(to_model(data.images[some]), data.columns[column][some])
+    return JunkMaker(to_model(data.rows(some)), data.columns[column][some])
 
 
 def _measure(judge: Judge, x: Tensor, truth: Tensor, junk: JunkMaker, generator: torch.Generator) -> dict[str, Any]:
@@ -372,7 +369,7 @@ def _vary(x: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
     return moved + noise * torch.randn(x.shape, generator=generator)
 
 
-def _column(data: ImageData, column: str) -> Tensor:
+def _column(data: Images, column: str) -> Tensor:
     if column not in data.columns:
         raise UserError(f"{data.name} has no column {column!r}; it has {', '.join(data.columns) or 'none'}")
     return data.columns[column]

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..data import ImageData, Split
+from ..data import Images, Split
 from ..errors import UserError
 from ..forgetting.methods import Method, deflect, standard
 from ..formats.native import RECORD, configuration, weights_sha256, write_model
@@ -63,7 +63,7 @@ class Watch(Protocol):
 
 def train(
     model: ScoreModel,
-    data: ImageData | Split,
+    data: Images | Split,
     *,
     method: Method | None = None,
     settings: TrainSettings | None = None,
@@ -130,7 +130,7 @@ def unlearn(
 
 def _fit(
     model: ScoreModel,
-    data: ImageData | Split,
+    data: Images | Split,
     method: Method,
     settings: TrainSettings,
     kind: str,
@@ -272,22 +272,17 @@ def _fit(
     return _finish(run, folder if main else None, {**record, "status": "finished"}, watch)
 
 
-def _images(model: ScoreModel, data: ImageData | Split, method: Method) -> tuple[Tensor, Tensor | None]:
-    if isinstance(data, ImageData):
+def _images(model: ScoreModel, data: Images | Split, method: Method) -> tuple[Tensor, Tensor | None]:
+    if isinstance(data, Images):
         if method.forget is not None or not method.sees_forget:
             raise UserError(f"method {method.name} needs to know what to forget; give a request (--forget RULE)")
-        retain, forget = data.images, None
+        retain, forget = data.rows(), None
     elif method.sees_forget:
-        retain, forget = torch.cat([data.retain.images, data.forget.images]), None
+        retain, forget = data.retain.join(data.forget).rows(), None
     else:
-        retain = data.retain.images
-        forget = data.forget.images if method.forget is not None else None
-    if tuple(retain.shape[1:]) != model.shape:
-        what, hint = ("images", " (channels, height, width)") if len(model.shape) == 3 else ("vectors", "")
-        raise UserError(
-            f"the model makes {what} of shape {model.shape}{hint}, the data has {tuple(retain.shape[1:])}; "
-            f"resize with --image-size or use other data"
-        )
+        retain = data.retain.rows()
+        forget = data.forget.rows() if method.forget is not None else None
+    (data if isinstance(data, Images) else data.whole).check_shape(model.shape)
     return retain, forget
 
 
@@ -316,22 +311,20 @@ def _exploded(run: Run, value: float, guard: float) -> bool:
 
 def _record(
     model: ScoreModel,
-    data: ImageData | Split,
+    data: Images | Split,
     method: Method,
     settings: TrainSettings,
     kind: str,
     command: str,
 ) -> dict[str, Any]:
-    sets: dict[str, Any] = (
-        {"data": {"name": data.name, "sha256": data.sha256, "images": len(data)}, "loaded": dict(data.loaded)}
-        if isinstance(data, ImageData)
-        else {"request": data.to_dict(), "loaded": dict(data.forget.loaded)}
-    )
+    whole = data if isinstance(data, Images) else data.whole
+    request = {} if isinstance(data, Images) else {"request": data.to_dict()}
     return {
         "format": 1,
         **model.record,
         "kind": kind,
-        **sets,
+        "data": whole.to_dict(),
+        **request,
         "method": method.to_dict(),
         "settings": asdict(settings),
         "seed": settings.seed,
@@ -342,7 +335,8 @@ def _record(
 
 def _identity(record: Mapping[str, Any], model: ScoreModel) -> str:
     """Hash (hex) of all that a run's numbers depend on."""
-    parts = {k: v for k, v in record.items() if k not in ("command", "versions", "loaded")}
+    parts = {k: v for k, v in record.items() if k not in ("command", "versions")}
+    parts["data"] = record["data"]["sha256"]  # whichever place they were read from
     parts["settings"] = {k: v for k, v in record["settings"].items() if k != "save_every"}
     parts["model"] = configuration(model)
     parts["layout"] = 2  # of the state's tensors

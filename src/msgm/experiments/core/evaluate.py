@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, ImageData, Split, to_model, to_pixels
+from ...data import ForgetRequest, Images, Split, to_model, to_pixels
 from ...errors import UserError
 from ...likelihood import log_likelihood
 from ...metrics.judge import Judge
@@ -64,8 +64,8 @@ class EvaluateSettings:
 def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
     """The judge's classes that the rule selects. Raises UserError when the rule is about something else."""
     classes = torch.tensor(judge.classes)
-    probe = ImageData(
-        images=torch.zeros(len(classes), *judge.shape, dtype=torch.uint8),
+    probe = Images.of(
+        torch.zeros(len(classes), *judge.shape, dtype=torch.uint8),
         columns={judge.column: classes},
         name="the judge's classes",
         label_names=tuple(judge.names or ()) if judge.column == "label" else (),
@@ -79,13 +79,14 @@ def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> T
     kept = [k for k, value in enumerate(judge.classes) if value not in forget]
     with bar("The judge looks at the retained images", len(split.retain), show=progress) as tick:
         found = []
-        for part in split.retain.images.split(500):
+        for start in range(0, len(split.retain), 500):
+            part = split.retain.rows(slice(start, start + 500))
             found.append(judge.probabilities(to_model(part))[:, kept].sum(1).clamp(max=1))
             tick(len(part))
     return torch.cat(found)
 
 
-def check(model: ScoreModel, judge: Judge, request: ForgetRequest, test: ImageData) -> tuple[set[int], Tensor]:
+def check(model: ScoreModel, judge: Judge, request: ForgetRequest, test: Images) -> tuple[set[int], Tensor]:
     """The judge's classes to forget, and the mask (N,) of the test images that the rule selects.
 
     Raises UserError, before any work: shapes that disagree; a rule that selects no test image, or all of them,
@@ -115,7 +116,7 @@ def evaluate(
     method: str,
     judge: Judge,
     request: ForgetRequest,
-    test: ImageData,
+    test: Images,
     settings: EvaluateSettings | None = None,
     seconds: float | None = None,
     progress: bool = True,
@@ -136,13 +137,13 @@ def evaluate(
     x = to_model(pixels)
     predicted = judge.predict(x)
     shares = judged_shares(predicted, forget, judge.classes)
-    distance = frechet_distance(judge.features(x), judge.features(to_model(test.images[~chosen])))
+    distance = frechet_distance(judge.features(x), judge.features(to_model(test.rows(~chosen))))
     nll: dict[str, Measured | None] = {"retain": None, "forget": None}
     doubling: dict[str, float] = {}
     if settings.nll_images:
-        sets = {"retain": test.images[~chosen], "forget": test.images[chosen]}
-        for key, images in sets.items():
-            images = images[: settings.nll_images].to(model.device)
+        sets = {"retain": test.select(~chosen), "forget": test.select(chosen)}
+        for key, part in sets.items():
+            images = part.rows(slice(settings.nll_images)).to(model.device)
             with bar(f"{name}: likelihood of {key} images", len(images), show=progress) as tick:
                 result = log_likelihood(
                     model,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, ImageData, Split, load_data
+from ...data import ForgetRequest, Images, Source, Split
 from ...errors import UserError
 from ...forgetting.methods import Method
 from ...formats.native import RECORD, load, weights_sha256
@@ -46,9 +46,7 @@ class Task:
     """
 
     model: str
-    data: str
-    data_dir: str | None = None
-    image_size: int | None = None
+    data: Source
     rule: str
     judge: str
     confidence: str | None = None
@@ -90,20 +88,26 @@ class Job:
 
 
 @lru_cache(maxsize=1)
-def inputs(task: Task) -> tuple[ScoreModel, Split, ImageData, Judge]:
+def inputs(task: Task) -> tuple[ScoreModel, Split, Images, Judge]:
     """The model, the training images in two, the test images and the judge. Raises UserError where they do not fit."""
-    source = {"data_dir": task.data_dir, "image_size": task.image_size}
     model, request, judge = load(task.model), ForgetRequest(task.rule), Judge.load(task.judge)
-    test = load_data(task.data, split="test", **source)  # type: ignore[arg-type]
+    test = task.data.open("test")
     check(model, judge, request, test)
-    return model, request.split(load_data(task.data, **source)), test, judge  # type: ignore[arg-type]
+    return model, request.split(task.data.open()), test, judge
 
 
 def fingerprint(task: Task) -> str:
     """Hash of the model, data, rule, judge and settings that all runs have in common."""
     model, split, test, judge = inputs(task)
     selection = asdict(task.selection) if task.selection is not None else None
-    parts = [weights_sha256(model.network), split.to_dict(), test.sha256, weights_sha256(judge), selection]
+    parts = [
+        weights_sha256(model.network),
+        split.to_dict(),
+        split.digest,
+        test.digest,
+        weights_sha256(judge),
+        selection,
+    ]
     return hashlib.sha256(json.dumps([*parts, asdict(task.evaluation)], sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, ImageData, to_model
+from ...data import ForgetRequest, Images, to_model
 from ...errors import UserError
 from ...metrics.judge import Judge
 from ...metrics.shares import Rate, Shares, judged_shares, wilson
@@ -69,7 +69,7 @@ class Restored:
 
 
 def restored(
-    before: ImageData,
+    before: Images,
     after: Tensor,
     *,
     region: Tensor | None = None,
@@ -81,14 +81,14 @@ def restored(
     ``region``, bool (H, W): the pixels that were filled in, to which `psnr` is then confined. The ``judge`` is
     shown whole images; with a ``request`` it also says which are in the forget classes.
     """
-    values = psnr(before.images, after, region)
+    values = psnr(before.rows(), after, region)
     found: dict[str, Any] = {
         "images": len(after),
         "psnr": float(values.mean()),
         "psnr_stderr": float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None,
     }
     if judge is not None:
-        verdict, truth = judge.predict(to_model(after)), judge.predict(to_model(before.images))
+        verdict, truth = judge.predict(to_model(after)), judge.predict(to_model(before.rows()))
         if judge.column in before.columns:
             label = before.columns[judge.column]
             found["accuracy_before"] = _agreement(truth, label)
@@ -99,7 +99,7 @@ def restored(
     return Restored(**found)
 
 
-def check_judge(judge: Judge, images: ImageData, request: ForgetRequest | None) -> None:
+def check_judge(judge: Judge, images: Images, request: ForgetRequest | None) -> None:
     """Raise `UserError`, before any work, for a judge of other images or of another column than the request's."""
     if judge.shape != images.shape:
         raise UserError(f"the judge takes images of shape {judge.shape}, not {images.shape}; name another with --judge")

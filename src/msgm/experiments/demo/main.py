@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...data import ForgetRequest, load_data
+from ...data import ForgetRequest, Source
 from ...forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
 from ...formats.native import EMBEDDED, RECORD, embedded, load
 from ...metrics.judge import Judge
@@ -52,8 +52,8 @@ def demo(
     """
     if not resume:
         claim(out, overwrite=overwrite)
-    request, judge, test = ForgetRequest(RULE), Judge.load(embedded("judge")), load_data(split="test")
-    split, parent = request.split(load_data()), load(EMBEDDED)
+    request, judge, test = ForgetRequest(RULE), Judge.load(embedded("judge")), Source("demo").open("test")
+    split, parent = request.split(Source("demo").open()), load(EMBEDDED)
     out.mkdir(parents=True, exist_ok=True)
 
     rows: list[Row] = []

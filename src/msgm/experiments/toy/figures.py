@@ -129,7 +129,7 @@ def samples(toy: Toy, models: dict[str, tuple[ScoreModel, ScoreModel]], budget: 
     names = ("Standard", "Unseen", "Obtuse, windowed")
     data = toy.points(0)
     some = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:shown]
-    x, middle = data.images[some], data.columns["label"][some] == 1
+    x, middle = data.rows(some), data.columns["label"][some] == 1
     figure = Figure(figsize=(3.2 * len(names), 6.6), layout="constrained")
     panels = figure.subplots(2, len(names), sharex=True, sharey=True)
     for column, name in enumerate(names):

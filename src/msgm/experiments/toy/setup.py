@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ...data import ImageData
+from ...data import Images
 from ...forgetting.combine import Weighted
 from ...forgetting.methods import Method, erasediff, obtuse, orthogonal, standard, unseen
 from ...forgetting.terms import Denoising
@@ -45,7 +45,7 @@ class Toy:
         """p_f."""
         return GaussianMixture([1.0], [[0.0, 0.0]])
 
-    def points(self, seed: int) -> ImageData:
+    def points(self, seed: int) -> Images:
         """Training points, the component of each as its label."""
         generator = torch.Generator().manual_seed(seed)
         sizes = [round(float(w) * POINTS) for w in self.data.weights]
@@ -54,7 +54,7 @@ class Toy:
             for n, m in zip(sizes, self.data.means, strict=True)
         ]
         labels = torch.cat([torch.full((n,), k) for k, n in enumerate(sizes)])
-        return ImageData(images=torch.cat(parts).float(), columns={"label": labels}, name=f"{self.name} toy")
+        return Images.of(torch.cat(parts).float(), columns={"label": labels}, name=f"{self.name} toy")
 
     def nearest_forgotten(self, x: Tensor) -> Tensor:
         """Which points (N, 2) lie nearest the forgotten mode, bool (N,): the zone."""

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msgm.data import ImageData, files, load_data, mnist, to_model, to_pixels
-from msgm.data.datasets import EMBEDDED
+from msgm.data import Images, Source, files, to_model, to_pixels
 from msgm.data.idx import read_idx, write_idx
+from msgm.data.source import EMBEDDED
 from msgm.errors import UserError
 
 RECORD = json.loads((EMBEDDED / "data.json").read_text(encoding="utf-8"))
@@ -46,9 +46,9 @@ def save(path: Path, values: Tensor) -> Path:
     return path
 
 
-def refusal(name: Path | str, **settings: Any) -> str:
+def refusal(name: Path | str, split: Any = "train", **settings: Any) -> str:
     with pytest.raises(UserError) as caught:
-        load_data(str(name), **settings)
+        Source(str(name), **settings).open(split)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -96,16 +96,16 @@ def test_pixels_outside_model_space_are_clamped() -> None:
         to_model(torch.zeros(1))
 
 
-# ImageData
+# Images
 
 
-def toy(**changes: Any) -> ImageData:
+def toy(**changes: Any) -> Images:
     settings: dict[str, Any] = {
-        "images": torch.arange(24, dtype=torch.uint8).reshape(3, 1, 2, 4),
+        "pixels": torch.arange(24, dtype=torch.uint8).reshape(3, 1, 2, 4),
         "columns": {"label": torch.tensor([5, 6, 7]), "age": torch.tensor([1, 0, 1])},
         "name": "toy",
     }
-    return ImageData(**{**settings, **changes})
+    return Images.of(**{**settings, **changes})
 
 
 def test_rows_stay_together() -> None:
@@ -113,16 +113,16 @@ def test_rows_stay_together() -> None:
     assert len(data) == 3
     assert data.shape == (1, 2, 4)
     for index in (torch.tensor([True, False, True]), torch.tensor([0, 2]), [0, 2], slice(0, 3, 2)):
-        part = data.subset(index)
-        assert torch.equal(part.images, data.images[[0, 2]])
+        part = data.select(index)
+        assert torch.equal(part.rows(), data.rows()[[0, 2]])
         assert part.labels.tolist() == [5, 7]
         assert part.columns["age"].tolist() == [1, 1]
         assert part.name == "toy"
 
 
 def test_malformed_data_are_refused() -> None:
-    with pytest.raises(UserError, match=r"toy: images must be uint8 \(N, C, H, W\), not torch\.float32"):
-        toy(images=torch.zeros(3, 1, 2, 4))
+    with pytest.raises(UserError, match=r"toy: images must be uint8 \(N, C, H, W\), not float32"):
+        toy(pixels=torch.zeros(3, 1, 2, 4))
     with pytest.raises(UserError, match=r"column 'label' must be int64 \(3,\), not torch\.int64 \(2,\)"):
         toy(columns={"label": torch.tensor([1, 2])})
     with pytest.raises(UserError, match=r"column 'label' must be int64 \(3,\), not torch\.float32"):
@@ -133,18 +133,18 @@ def test_malformed_data_are_refused() -> None:
 
 def test_the_digest_is_of_rows_in_order() -> None:
     data = toy()
-    assert data.sha256 == "6c3cb208c6a9064078da7b2a43a55647538f63c6d96c6765003103173816608b"
-    assert toy(columns=dict(reversed(data.columns.items())), name="other").sha256 == data.sha256
+    assert data.digest == "6c3cb208c6a9064078da7b2a43a55647538f63c6d96c6765003103173816608b"
+    assert toy(columns=dict(reversed(data.columns.items())), name="other").digest == data.digest
     others = [
-        data.subset([1, 0, 2]),
-        data.subset([0, 1]),
-        toy(images=data.images.reshape(3, 1, 4, 2)),
-        toy(images=data.images + 1),
+        data.select([1, 0, 2]),
+        data.select([0, 1]),
+        toy(pixels=data.rows().reshape(3, 1, 4, 2)),
+        toy(pixels=data.rows() + 1),
         toy(columns={"label": data.labels}),
         toy(columns={"label": data.labels, "size": data.columns["age"]}),
         toy(columns={"label": data.columns["age"], "age": data.labels}),
     ]
-    assert len({data.sha256, *(other.sha256 for other in others)}) == len(others) + 1
+    assert len({data.digest, *(other.digest for other in others)}) == len(others) + 1
 
 
 # The embedded subset and MNIST's files
@@ -162,22 +162,22 @@ def test_the_embedded_files_are_the_recorded_ones() -> None:
 
 @pytest.mark.parametrize(("split", "size"), [("train", 8000), ("test", 2000)])
 def test_the_embedded_subset_is_the_recorded_one(split: Any, size: int) -> None:
-    data, record = load_data("demo", split=split), RECORD["splits"][split]
+    data, record = Source("demo").open(split), RECORD["splits"][split]
     assert (len(data), data.shape, data.name) == (size, (1, 28, 28), "demo")
     assert data.labels.bincount().tolist() == record["per_digit"]
-    assert data.sha256 == record["sha256"]
-    assert "CC BY-SA 3.0" in data.source
-    assert mnist(split=split).sha256 == data.sha256
+    assert data.digest == record["sha256"]
+    assert "CC BY-SA 3.0" in data.about
+    assert Source("demo").open(split).digest == data.digest
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_embedded_subset_is_what_its_record_says_of_mnist(test_data: Path, split: Any) -> None:
     record = RECORD["splits"][split]
-    full = mnist(str(test_data), split=split)
-    assert full.sha256 == record["source_sha256"]
+    full = Source("mnist", dir=str(test_data)).open(split)
+    assert full.digest == record["source_sha256"]
     rows = sorted(random.Random(RECORD["seed"]).sample(range(len(full)), record["images"]))
     assert hashlib.sha256(",".join(map(str, rows)).encode()).hexdigest() == record["rows_sha256"]
-    assert full.subset(rows).sha256 == record["sha256"]
+    assert full.select(rows).digest == record["sha256"]
 
 
 @pytest.fixture
@@ -205,33 +205,33 @@ def test_mnist_files_are_found_in_the_usual_places(idx: Path, tmp_path_factory: 
     (root / "MNIST").mkdir()
     (root / "MNIST" / "raw").symlink_to(idx)
     found = [
-        load_data("mnist", data_dir=str(idx)),
-        load_data("mnist", data_dir=str(root)),
-        load_data(str(idx)),
+        Source("mnist", dir=str(idx)).open(),
+        Source("mnist", dir=str(root)).open(),
+        Source(str(idx)).open(),
     ]
     for data in found:
-        assert data.images.flatten().tolist() == list(range(48))
+        assert data.rows().flatten().tolist() == list(range(48))
         assert data.labels.tolist() == [3, 0, 7]
         assert data.shape == (1, 4, 4)
-    halved = load_data("mnist", data_dir=str(idx), image_size=2)
+    halved = Source("mnist", dir=str(idx), size=2).open()
     assert halved.shape == (1, 2, 2)
 
 
 def test_damaged_mnist_files_are_named(idx: Path) -> None:
     images, labels = idx / "train-images-idx3-ubyte", idx / "train-labels-idx1-ubyte.gz"
-    assert "no t10k-images-idx3-ubyte[.gz] in" in refusal("mnist", data_dir=str(idx), split="test")
+    assert "no t10k-images-idx3-ubyte[.gz] in" in refusal("mnist", dir=str(idx), split="test")
     whole, packed = images.read_bytes(), labels.read_bytes()
     for content in (whole[:-1], whole[:9], whole + b"\0"):
         images.write_bytes(content)
-        assert refusal("mnist", data_dir=str(idx)).startswith(f"{images}: truncated or damaged")
+        assert refusal("mnist", dir=str(idx)).startswith(f"{images}: truncated or damaged")
     images.write_bytes(b"\0\0\x0d" + whole[3:])
-    assert f"{images}: not an idx file" in refusal("mnist", data_dir=str(idx))
+    assert f"{images}: not an idx file" in refusal("mnist", dir=str(idx))
     images.write_bytes(whole)
     for content in (packed[:-9], packed[:14], packed[:12] + b"\xff\xff" + packed[14:]):
         labels.write_bytes(content)
-        assert refusal("mnist", data_dir=str(idx)).startswith(f"{labels}: cannot be read")
+        assert refusal("mnist", dir=str(idx)).startswith(f"{labels}: cannot be read")
     write_idx(labels, torch.zeros(2, dtype=torch.uint8))
-    assert "(3, 4, 4) images and (2,) labels do not fit" in refusal("mnist", data_dir=str(idx))
+    assert "(3, 4, 4) images and (2,) labels do not fit" in refusal("mnist", dir=str(idx))
     labels.unlink()
     assert "no train-labels-idx1-ubyte[.gz], which the train split needs" in refusal(idx)
 
@@ -244,8 +244,8 @@ def test_a_name_that_means_nothing_lists_what_does(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path / 'absent'}: no such data; expected demo, mnist")
     (tmp_path / "notes.txt").write_text("hello")
     assert "notes.txt: is no .parquet file" in refusal(tmp_path / "notes.txt")
-    assert "data_dir must name the folder" in refusal("mnist")
-    assert "image_size must be at least 1, not 0" in refusal("demo", image_size=0)
+    assert "dir must name the folder" in refusal("mnist")
+    assert "data size must be at least 1, not 0" in refusal("demo", size=0)
     assert "split must be train or test, not 'valid'" in refusal("demo", split="valid")
     assert "no integer column 'Bangs' to use as labels; known columns: label" in refusal("demo", labels="Bangs")
 
@@ -261,8 +261,8 @@ def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path: Path) -
     save(tmp_path / "cat" / "deep" / "c.PNG", expected[2])
     (tmp_path / ".cache").mkdir()
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"junk")
-    data = load_data(tmp_path.name, data_dir=str(tmp_path.parent))
-    assert torch.equal(data.images, torch.stack(expected))
+    data = Source(tmp_path.name, dir=str(tmp_path.parent)).open()
+    assert torch.equal(data.rows(), torch.stack(expected))
     assert data.labels.tolist() == [0, 0, 0, 1]
     assert data.label_names == ("cat", "dog")
     assert data.name == tmp_path.name
@@ -273,19 +273,19 @@ def test_a_digest_does_not_depend_on_the_order_in_which_files_were_made(tmp_path
     for folder, order in (("one", names), ("two", names[::-1])):
         for name in order:
             save(tmp_path / folder / name, pixels(names.index(name)))
-    one = load_data(str(tmp_path / "one"))
-    assert load_data(str(tmp_path / "two")).sha256 == one.sha256
-    rows = [{"image": {"bytes": png(image), "path": None}} for image in one.images]
+    one = Source(str(tmp_path / "one")).open()
+    assert Source(str(tmp_path / "two")).open().digest == one.digest
+    rows = [{"image": {"bytes": png(image), "path": None}} for image in one.rows()]
     table = pa.table({"image": [row["image"] for row in rows], "label": one.labels.tolist()})
     pq.write_table(table, tmp_path / "same.parquet")
-    assert load_data(str(tmp_path / "same.parquet")).sha256 == one.sha256
+    assert Source(str(tmp_path / "same.parquet")).open().digest == one.digest
 
 
 def test_splits_of_a_folder(tmp_path: Path) -> None:
     for name in ("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png", "test/a/1.png"):
         save(tmp_path / name, pixels(len(name)))
-    assert load_data(str(tmp_path)).labels.tolist() == [0, 1, 2]
-    test = load_data(str(tmp_path), split="test")
+    assert Source(str(tmp_path)).open().labels.tolist() == [0, 1, 2]
+    test = Source(str(tmp_path)).open("test")
     assert test.labels.tolist() == [0, 2]  # numbered by the train split's classes
     assert test.label_names == ("a", "b", "c")
     stray = save(tmp_path / "test" / "d" / "1.png", pixels(0))
@@ -296,8 +296,8 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
 def test_a_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
     save(tmp_path / "2.png", pixels(2))
     save(tmp_path / "1.png", pixels(1))
-    data = load_data(str(tmp_path))
-    assert torch.equal(data.images, torch.stack([pixels(1), pixels(2)]))
+    data = Source(str(tmp_path)).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(1), pixels(2)]))
     with pytest.raises(UserError, match=r"no labels \(it has no columns\)"):
         _ = data.labels
     save(tmp_path / "cat" / "3.png", pixels(3))
@@ -309,13 +309,13 @@ def test_metadata_gives_columns(tmp_path: Path) -> None:
         save(tmp_path / "images" / f"{i}.png", pixels(i))
     table = tmp_path / "metadata.csv"
     table.write_text("file_name,Bangs,note,age\nimages/2.png,1,x,-5\nimages/0.png,0,3,40\n")
-    data = load_data(str(tmp_path))
-    assert torch.equal(data.images, torch.stack([pixels(2), pixels(0)]))
+    data = Source(str(tmp_path)).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(2), pixels(0)]))
     assert {name: column.tolist() for name, column in data.columns.items()} == {
         "Bangs": [1, 0],
         "age": [-5, 40],
     }
-    assert load_data(str(tmp_path), labels="Bangs").labels.tolist() == [1, 0]
+    assert Source(str(tmp_path), labels="Bangs").open().labels.tolist() == [1, 0]
     assert "no integer column 'note' to use as labels; known columns: Bangs, age" in refusal(tmp_path, labels="note")
     table.write_text("file_name,label\nimages/2.png,cat\n")
     assert f"{table}: column label must hold whole numbers" in refusal(tmp_path)
@@ -355,22 +355,22 @@ def test_sizes_and_channels_must_agree_unless_image_size_is_given(tmp_path: Path
     assert message.startswith(
         f"{tmp_path / '2.png'}: 6×4 colour, but {tmp_path / '1.png'} is 4×4 colour; give image_size"
     )
-    data = load_data(str(tmp_path), image_size=4)
-    assert torch.equal(data.images, torch.stack([pixels(1, 4, 4), pixels(2, 4, 6)[:, :, 1:5]]))
+    data = Source(str(tmp_path), size=4).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(1, 4, 4), pixels(2, 4, 6)[:, :, 1:5]]))
     grey = pixels(2, 4, 4, channels=1)
     save(tmp_path / "2.png", grey)
     assert f"{tmp_path / '2.png'}: 4×4 grey, but" in refusal(tmp_path)
-    assert torch.equal(load_data(str(tmp_path), image_size=4).images[1], grey.expand(3, 4, 4))
+    assert torch.equal(Source(str(tmp_path), size=4).open().rows()[1], grey.expand(3, 4, 4))
     (tmp_path / "1.png").unlink()
-    assert torch.equal(load_data(str(tmp_path)).images, grey[None])
+    assert torch.equal(Source(str(tmp_path)).open().rows(), grey[None])
 
 
 def test_resizing_is_bicubic_of_the_middle_square(tmp_path: Path) -> None:
     source = pixels(0, 109, 89)
     save(tmp_path / "face.png", source)
     expected = picture(source).crop((0, 10, 89, 99)).resize((32, 32), Image.Resampling.BICUBIC)
-    data = load_data(str(tmp_path), image_size=32)
-    assert torch.equal(data.images[0].permute(1, 2, 0), torch.from_numpy(np.array(expected)))
+    data = Source(str(tmp_path), size=32).open()
+    assert torch.equal(data.rows()[0].permute(1, 2, 0), torch.from_numpy(np.array(expected)))
 
 
 def test_pictures_are_read_as_they_are_shown(tmp_path: Path) -> None:
@@ -378,10 +378,10 @@ def test_pictures_are_read_as_they_are_shown(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90° clockwise
     picture(source).save(tmp_path / "turned.png", exif=exif)
-    assert torch.equal(load_data(str(tmp_path)).images[0, 0], source[0].rot90(-1))
+    assert torch.equal(Source(str(tmp_path)).open().rows()[0, 0], source[0].rot90(-1))
     (tmp_path / "turned.png").unlink()
     Image.new("1", (2, 2), 1).save(tmp_path / "bits.png")
-    assert load_data(str(tmp_path)).images.tolist() == [[[[255, 255], [255, 255]]]]
+    assert Source(str(tmp_path)).open().rows().tolist() == [[[[255, 255], [255, 255]]]]
 
 
 # Parquet
@@ -404,15 +404,15 @@ def test_parquet_in_the_schema_of_hugging_face(tmp_path: Path) -> None:
     ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(rows, tmp_path / "train.parquet")
     for name in (tmp_path, tmp_path / "train.parquet"):
-        data = load_data(str(name))
-        assert torch.equal(data.images, torch.stack([pixels(i) for i in range(4)]))
+        data = Source(str(name)).open()
+        assert torch.equal(data.rows(), torch.stack([pixels(i) for i in range(4)]))
         assert {column: values.tolist() for column, values in data.columns.items()} == {
             "label": [0, 1, 1, 0],
             "Male": [1, 0, 0, 1],
             "Young": [1, 0, 1, 1],
         }
         assert data.label_names == ("no_bangs", "bangs")
-    by_sex = load_data(str(tmp_path), labels="Male")
+    by_sex = Source(str(tmp_path), labels="Male").open()
     assert by_sex.labels.tolist() == [1, 0, 0, 1]
     assert by_sex.label_names == ()
     assert "no test.parquet (found train.parquet)" in refusal(tmp_path, split="test")
@@ -423,8 +423,8 @@ def test_parquet_shards_and_raw_bytes(tmp_path: Path) -> None:
     whole = pa.table({"picture": [png(pixels(i)) for i in range(4)], "label": [3, 2, 1, 0]})
     pq.write_table(whole.slice(0, 3), tmp_path / "train-00000-of-00002.parquet")
     pq.write_table(whole.slice(3), tmp_path / "train-00001-of-00002.parquet")
-    data = load_data(str(tmp_path))
-    assert torch.equal(data.images, torch.stack([pixels(i) for i in range(4)]))
+    data = Source(str(tmp_path)).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(i) for i in range(4)]))
     assert data.labels.tolist() == [3, 2, 1, 0]
     pq.write_table(whole.slice(3).drop_columns("label"), tmp_path / "train-00001-of-00002.parquet")
     assert "train-00001-of-00002.parquet: its columns differ from those of" in refusal(tmp_path)
@@ -476,7 +476,7 @@ def test_a_bar_is_shown_on_stderr_only_to_those_who_wait(
     ("name", "split", "size"), [("celeba", "test", 2000), ("cifar10/train_png_4k.parquet", "train", 4000)]
 )
 def test_real_parquet_files(test_data: Path, name: str, split: Any, size: int) -> None:
-    data = load_data(name, data_dir=str(test_data), split=split, image_size=32)
+    data = Source(name, dir=str(test_data), size=32).open(split)
     assert (len(data), data.shape) == (size, (3, 32, 32))
     if name == "celeba":
         assert torch.equal(data.columns["Bangs"], data.labels)
@@ -486,3 +486,54 @@ def test_real_parquet_files(test_data: Path, name: str, split: Any, size: int) -
     else:
         assert data.labels.bincount().tolist() == [396, 366, 420, 384, 422, 393, 414, 385, 407, 413]
         assert data.label_names[3] == "cat"
+
+
+# Records
+
+
+def test_a_source_is_one_entry_of_the_record(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        save(tmp_path / "pets" / name, pixels(len(name)))
+    source = Source("pets", dir=str(tmp_path), size=2)
+    images = source.open()
+    entry = {"name": "pets", "dir": str(tmp_path), "size": 2, "sha256": images.digest, "images": 2}
+    assert images.to_dict() == entry
+    assert Source.from_dict(entry) == Source("pets", dir=str(tmp_path), size=2, recorded=images.digest)
+    assert toy().to_dict() == {"name": "toy", "sha256": toy().digest, "images": 3}
+    with pytest.raises(UserError, match="names no data; say which images with --data"):
+        Source.of_record({})
+
+
+def test_a_folder_that_has_changed_since_is_refused_or_on_record(tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    for name in ("a/1.png", "b/1.png"):
+        save(folder / name, pixels(1))
+    record = {"data": Source(str(folder)).open().to_dict()}
+    before = record["data"]["sha256"]
+    moved = folder.rename(tmp_path / "moved")
+    assert Source.of_record(record, name=str(moved)).recorded is None  # another name, another source
+    moved.rename(folder)
+    assert Source.of_record(record).open().digest == before
+
+    save(folder / "b" / "1.png", pixels(2))
+    after = Source(str(folder)).open().digest
+    for source in (Source.of_record(record), Source.of_record(record, name=str(folder))):
+        with pytest.raises(UserError, match=rf"{after}.*{before}.*changed: ok"):
+            source.open()
+    going_on = Source.of_record(record, changed="ok").open()
+    assert going_on.to_dict() == {
+        "name": str(folder), "changed": "ok", "recorded": before, "sha256": after, "images": 2,
+    }  # fmt: skip
+    assert Source.of_record(record, size=2).open().digest not in (before, after)
+
+
+def test_selections_share_the_pixels() -> None:
+    data = toy()
+    parts = data.select(slice(1)), data.select(data.labels > 5)
+    joined = parts[1].join(parts[0])
+    assert joined.labels.tolist() == [6, 7, 5]
+    assert torch.equal(joined.rows(), data.rows([1, 2, 0]))
+    assert torch.equal(joined.select([2, 0]).rows(), data.rows([0, 1]))
+    assert all(part.store is data.store for part in (*parts, joined))
+    with pytest.raises(ValueError, match="not selections from the same images"):
+        data.join(toy())
