@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from tiny import sampled_only, tiny_files
 
-from msgm.data import ForgetRequest
+from msgm.data import ForgetRequest, Source
 from msgm.errors import UserError
 from msgm.experiments.core import jobs, selection
 from msgm.experiments.core.estimate import evaluated, looked, trained
@@ -44,7 +44,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     root = tmp_path_factory.mktemp("task")
     tiny_files(root)
     return Task(
-        model=str(root / "model"), data=str(root / "data"), rule="label == 1", judge=str(root / "judge"),
+        model=str(root / "model"), data=Source(str(root / "data")), rule="label == 1", judge=str(root / "judge"),
         evaluation=LOOK, command="msgm sweep",
     )  # fmt: skip
 
@@ -314,7 +314,9 @@ def test_all_methods_and_seeds_fit_the_time_on_two_cores() -> None:
         method = METHODS[variant.method]()
         job = Job(
             name="a", out=Path("unused"), method=method,
-            task=Task(model="demo", data="demo", rule="label == 3", judge="demo", confidence="demo", evaluation=audit),
+            task=Task(
+                model="demo", data=Source("demo"), rule="label == 3", judge="demo", confidence="demo", evaluation=audit,
+            ),
             settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps)),
         )  # fmt: skip
         seconds += 3 * (trained(job) / 110 + looked(job, model) / 330)
