@@ -188,6 +188,8 @@ def _fit(
     )  # fmt: skip
     main = accelerator.is_main_process
     regularise = objective.prepare(show=progress and main)
+    if objective.method.forget is not None and (found := objective.method.forget.found):
+        record["prepared"] = found
     run = Run(model=model, average=average, optimizers=optimizers)
     if folder is not None and resume and (folder / STATE).exists():
         restore(run, folder, identity)
