@@ -15,9 +15,11 @@ from typing import Any
 from blocks import ROOT, fill, picture, table
 
 from msgm.forgetting.methods import DEFAULT
-from msgm.report.page import Results, Row, judged_sheets
+from msgm.metrics import quantities
 from msgm.report.pareto import pareto_figure
 from msgm.report.pictures import write_figure
+from msgm.report.results import Result, Results
+from msgm.report.tables import judged_sheets
 
 PAGES = ("sweep.md", "default.md", "redirect.md")
 STORED = ROOT / "docs/results"
@@ -38,15 +40,21 @@ def measured(results: dict[str, Any]) -> str:
     ]  # fmt: skip
     rows = []
     for row in results["rows"]:
-        _, _, _, junk, retained, nll, forgotten, seconds = Row.from_dict(row).cells()
-        distance, images = row.get("frechet_distance"), row.get("images")
+        found = Result.from_dict(row)
+        junk, retained, distance, images, seconds = (
+            each.number() if (each := found.get(quantity)) else "–"
+            for quantity in (
+                quantities.JUNK, quantities.RETAINED, quantities.FRECHET, quantities.IMAGES, quantities.SECONDS
+            )
+        )  # fmt: skip
+        nll, forgotten = (each.text() if (each := found.get(q)) else "–" for q in quantities.NLL.values())
         front = {True: "yes", False: "no", None: ""}[row.get("front")]
         # The model that all runs of a sweep start from is the method standard.
         parent = "criteria" in results["budget"] and "front" not in row
         name = f"{row['method']} (the model itself)" if parent else row["model"]
         rows.append([
-            name, share(row), junk, retained, "–" if distance is None else f"{distance:.1f}", nll, forgotten,
-            "–" if images is None else str(images), seconds, front, row.get("status", "finished"),
+            name, share(row), junk, retained, distance, nll, forgotten, images, seconds, front,
+            row.get("status", "finished"),
         ])  # fmt: skip
     return table(headings, rows)
 
@@ -113,7 +121,7 @@ def main() -> int:
     stored = {path.stem: json.loads(path.read_text()) for path in STORED.glob("*.json")}
     audits = {name: results for name, results in stored.items() if "evaluation" in results["budget"]}
     if not check:
-        parent, *compared = map(Row.from_dict, audits["sweep"]["rows"])
+        parent, *compared = map(Result.from_dict, audits["sweep"]["rows"])
         with TemporaryDirectory() as scratch:
             write_figure(pareto_figure(compared, parent), Path(scratch) / "pareto")
             picture(Path(scratch) / "pareto.png", "sweep.png")

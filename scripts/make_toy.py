@@ -12,7 +12,7 @@ from pathlib import Path
 from blocks import ROOT, fill, picture, table
 
 from msgm.experiments.toy.report import in_papers_unit, sheets
-from msgm.report.page import Sheet
+from msgm.report.tables import Sheet
 
 
 def markdown(sheet: Sheet) -> str:

@@ -21,6 +21,7 @@ ROOMS = {
     "errors": "",
     "progress": "",
     "storage": "",
+    "status": "",
     "process": "",
     "data": "progress storage",
     "model": "process",
@@ -28,9 +29,9 @@ ROOMS = {
     "sampling": "progress process data model",
     "likelihood": "process model data sampling",
     "forgetting": "progress process model sampling",
-    "training": "progress storage process data model formats forgetting",
+    "training": "progress storage status process data model formats forgetting",
     "metrics": "progress storage process data model formats sampling likelihood",
-    "report": "progress storage data sampling metrics",
+    "report": "progress storage status data sampling metrics",
 }
 LIBRARY = " ".join(ROOMS)
 ROOMS["experiments"] = LIBRARY

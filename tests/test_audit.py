@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from msgm.data import ForgetRequest, Images, Source, to_pixels
 from msgm.errors import UserError
-from msgm.experiments.core import evaluate as audit
-from msgm.experiments.core.evaluate import EvaluateSettings, check, evaluate, forget_classes
+from msgm.experiments.core.evaluate import EvaluateSettings, check, evaluate
 from msgm.likelihood import Likelihood
+from msgm.metrics import measures, quantities
 from msgm.metrics.judge import JUNK, Judge
+from msgm.metrics.shares import forget_classes
 from msgm.model.score import LABEL_PER_NAT, ScoreModel
 from msgm.process.sde import VESDE
 from msgm.sampling import DPMSolver, EulerMaruyama, Heun
@@ -158,7 +159,7 @@ def test_settings_choose_the_sampler() -> None:
     ids=["all forgotten", "all retained", "all junk"],
 )
 def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[float, ...], skies: Images) -> None:
-    row, pixels = evaluate(
+    row, subject = evaluate(
         gaussian(mean),
         name="m",
         method="unseen",
@@ -169,7 +170,7 @@ def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[flo
         seconds=3.0,
         progress=False,
     )
-    shown = row.to_dict()
+    shown, pixels = row.to_dict(), subject.pixels
     assert (shown["unlearning_ratio"]["value"], shown["junk"], shown["retained"]) == expected
     assert shown["unlearning_ratio"]["n"] == len(pixels) == 12
     assert pixels.dtype == torch.uint8
@@ -182,27 +183,25 @@ def test_shares_of_a_model_that_makes_one_thing(mean: float, expected: tuple[flo
 
 
 def test_likelihood_of_an_exact_model(skies: Images) -> None:
-    row, pixels = evaluate(
+    row, subject = evaluate(
         gaussian(-0.25), name="m", method="standard", judge=Brightness(), request=REQUEST, test=skies,
         settings=QUICK, progress=False,
     )  # fmt: skip
-    assert row.nll_retain is not None
-    assert row.nll_forget is not None
-    for measured, chosen in ((row.nll_retain, skies.labels == 1), (row.nll_forget, skies.labels == 0)):
+    for key, chosen in (("retain", skies.labels == 1), ("forget", skies.labels == 0)):
         x = (skies.rows(chosen)[:3].double() + 0.5) / 128 - 1
         # Read at t_min, where sigma is 0.01; dequantisation adds the variance of a uniform step of 1/128.
         variance = SPREAD**2 + 0.01**2
         squares = float((x + 0.25).square().mean()) + (1 / 128) ** 2 / 12
         exact = (squares / variance + math.log(2 * math.pi * variance)) / 2 / math.log(2) + 7
-        assert measured[0] == pytest.approx(exact, abs=0.05)
-    assert set(row.extra["nll_doubling"]) == {"retain", "forget"}
-    assert all(abs(change) < 0.05 for change in row.extra["nll_doubling"].values())
-    again = EvaluateSettings(n=12, nll_images=0, sampling_steps=12, seed=5)
-    _, same = evaluate(
+        assert row.value(quantities.NLL[key]) == pytest.approx(exact, abs=0.05)
+        change = row.value(quantities.DOUBLING[key])
+        assert change is not None and abs(change) < 0.05
+    samples_only = EvaluateSettings(n=12, nll_images=0, sampling_steps=12, seed=5)
+    _, again = evaluate(
         gaussian(-0.25), name="m", method="standard", judge=Brightness(), request=REQUEST, test=skies,
-        settings=again, progress=False,
+        settings=samples_only, progress=False,
     )  # fmt: skip
-    assert torch.equal(pixels, same)
+    assert torch.equal(subject.pixels, again.pixels)
 
 
 def test_an_unreliable_likelihood_is_not_reported(skies: Images, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,15 +218,16 @@ def test_an_unreliable_likelihood_is_not_reported(skies: Images, monkeypatch: py
             dims=64,
         )
 
-    monkeypatch.setattr(audit, "log_likelihood", measured)
+    monkeypatch.setattr(measures, "log_likelihood", measured)
     row, _ = evaluate(
         gaussian(-0.25), name="m", method="standard", judge=Brightness(), request=REQUEST, test=skies,
         settings=QUICK, progress=False,
     )  # fmt: skip
-    assert row.nll_retain == pytest.approx((2.5, 0.0))
-    assert row.nll_forget is None
-    assert row.extra["nll_doubling"] == {"retain": 0.0, "forget": 3.0}
-    assert row.cells()[6] == "–"
+    retain, forget = (row.measured[quantity.name] for quantity in quantities.NLL.values())
+    assert (retain.value, retain.stderr) == pytest.approx((2.5, 0.0))
+    assert forget.value is None and forget.text() == "–"
+    assert row.to_dict()["nll_doubling"] == {"retain": 0.0, "forget": 3.0}
+    assert "likelihood of forget images fails its check" in row.troubles and not row.whole
 
 
 def test_the_packages_own_skies_fit() -> None:

@@ -39,10 +39,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained judge of digits."""
+    """A folder of a judge of digits: that of the package."""
     out = tmp_path_factory.mktemp("judges") / "judge"
-    torch.manual_seed(0)
-    Judge(range(10), (1, 28, 28), width=2).save(out)
+    Judge.load("demo").save(out)
     return str(out)
 
 
@@ -599,7 +598,8 @@ def test_evaluate_writes_results_and_report(model: str, unlearned: Path, judge: 
     # Both folders are called "model": each keeps its own row, samples and record.
     main(["evaluate", str(unlearned), "--against", model, "--judge", judge, "--out", str(out), "--threads", "1", *LOOK])
     results = json.loads((out / "results.json").read_text())
-    assert set(results) == {"command", "seed", "commit", "budget", "rows"}
+    assert set(results) == {"command", "seed", "commit", "budget", "judge", "rows"}
+    assert results["judge"]["recall"]["value"] > 0.9 > 0.1 > results["judge"]["false_positives"]["value"]
     assert results["command"].startswith(f"msgm evaluate {unlearned} --against {model}")
     assert [row["method"] for row in results["rows"]] == ["standard", "redirect"]
     assert len({row["model"] for row in results["rows"]}) == 2
@@ -612,6 +612,16 @@ def test_evaluate_writes_results_and_report(model: str, unlearned: Path, judge: 
     page = (out / "report.html").read_text()
     assert RULE in page
     assert "redirect" in page
+    assert results["judge"]["sha256"][:12] in page and "real retained ones" in page
+
+
+def test_a_judge_that_cannot_tell_is_refused(
+    model: str, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    Judge(range(10), (1, 28, 28), width=2).save(tmp_path / "blind")
+    line = refused(capsys, "evaluate", model, "--forget", RULE, "--judge", tmp_path / "blind", "--out", out, *LOOK)
+    assert "cannot tell what is to be forgotten" in line and "--judge" in line
 
 
 def test_train_judge_saves_what_evaluate_reads(pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

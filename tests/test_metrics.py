@@ -8,14 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from msgm.errors import UserError
+from msgm.metrics.distances import frechet_distance
 from msgm.metrics.judge import JUNK, Judge
-from msgm.metrics.shares import (
-    Rate,
-    frechet_distance,
-    judged_shares,
-    unlearning_ratio,
-    wilson,
-)
+from msgm.metrics.rates import Rate, wilson
+from msgm.metrics.shares import judged_shares, unlearning_ratio
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VESDE
 from msgm.sampling import Heun

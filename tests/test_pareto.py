@@ -3,32 +3,43 @@
 import itertools
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from msgm.errors import UserError
-from msgm.metrics.shares import wilson
-from msgm.report.page import Row
-from msgm.report.pareto import CRITERIA, dominates, front, pareto_figure, point, undominated
-from msgm.report.repeats import mean, over_seeds, rate, status
+from msgm.experiments.core.seeds import mean, mean_measured, over_seeds
+from msgm.metrics import quantities
+from msgm.metrics.measured import Measured
+from msgm.metrics.rates import wilson
+from msgm.report.pareto import criteria, dominates, front, pareto_figure, point, undominated
+from msgm.report.results import Result
+from msgm.status import diverged
+
+RETAIN, FORGET = quantities.NLL.values()
 
 
-def row(name: str = "a", *, hits: int = 1, n: int = 100, junk: float = 0.0, nll: float | None = 2.8, **extra) -> Row:
-    forget = extra.pop("forget", 6.0)
-    return Row(
-        model=name,
-        method=name.split()[0],
-        unlearning_ratio=wilson(hits, n),
-        junk=junk,
-        retained=1 - hits / n - junk,
-        nll_retain=None if nll is None else (nll, 0.04),
-        nll_forget=None if forget is None else (forget, 0.1),
-        seconds=10.0,
-        extra={"frechet_distance": 30.0, "steps": 100, "images": 9600, "status": "finished", "nll_doubling": {"x": 0}}
-        | extra,
-    )
+def row(
+    name: str = "a", *, hits: int = 1, n: int = 100, junk: int = 0, nll: float | None = 2.8, forget: float | None = 6.0,
+    distance: float = 30.0, steps: int = 100, **options: Any,
+) -> Result:  # fmt: skip
+    found = [
+        quantities.UR.share(hits, n), quantities.JUNK.share(junk, n), quantities.RETAINED.share(n - hits - junk, n),
+        quantities.FRECHET.of(distance),
+        *(
+            quantity.missing(f"likelihood of {key} images fails its check") if value is None
+            else quantity.of(value, stderr=error)
+            for (key, quantity), value, error in zip(quantities.NLL.items(), (nll, forget), (0.04, 0.1), strict=True)
+        ),
+        quantities.STEPS.of(steps), quantities.IMAGES.of(9600), quantities.SECONDS.of(10.0),
+    ]  # fmt: skip
+    return Result(model=name, method=name.split()[0], measured={each.name: each for each in found}, **options)
+
+
+LOST = Result(model="a", method="a", status=diverged(9), measured={"steps": quantities.STEPS.of(8)}, seed=2)
 
 
 def beaten(mine: tuple, other: tuple) -> bool:
@@ -66,19 +77,26 @@ def test_dominance_is_a_strict_order() -> None:
 
 
 def test_each_criterion_counts_in_its_own_direction() -> None:
-    middle = {"hits": 5, "junk": 0.1, "nll": 2.8, "forget": 6.0, "frechet_distance": 30.0, "steps": 100}
-    better = {"hits": 4, "junk": 0.05, "nll": 2.7, "forget": 7.0, "frechet_distance": 20.0, "steps": 90}
-    assert len(point(row(**middle))) == len(CRITERIA) == len(better)
+    middle = {"hits": 5, "junk": 10, "nll": 2.8, "forget": 6.0, "distance": 30.0, "steps": 100}
+    better = {"hits": 4, "junk": 5, "nll": 2.7, "forget": 7.0, "distance": 20.0, "steps": 90}
+    # What is neither better nor worse, as the seconds, is no criterion.
+    names = criteria([row(**middle)])
+    assert len(names) == len(better) and "seconds" not in names
+    assert len(point(row(**middle), names)) == len(names)
     for key, value in better.items():
         assert undominated([row(**middle), row(**{**middle, key: value})]) == [False, True], key
+    # So is anything else that has a better.
+    new = Measured(name="attack", value=0.5, better="higher")
+    weak, strong = (row().measured | {"attack": replace(new, value=v)} for v in (0.5, 0.6))
+    assert undominated([replace(row(), measured=weak), replace(row(), measured=strong)]) == [False, True]
     # Equal rows keep each other; a row of which nothing was measured is on no front, even alone.
     assert undominated([row(**middle), row(**middle)]) == [True, True]
-    assert undominated([Row(model="a", method="a", extra={"status": "diverged at step 3"})]) == [False]
+    assert undominated([LOST]) == [False] and undominated([Result(model="a", method="a")]) == [False]
     # What failed its check is on no front and beats nothing, nor does what diverged with some of its seeds.
     assert undominated([row(nll=99.0), row(nll=None, hits=0), row(hits=0, forget=None)]) == [True, False, False]
     assert undominated([row(nll=None)]) == [False]
-    some = over_seeds([row(hits=0), Row(model="a", method="a", extra={"status": "diverged at step 9", "seed": 2})])
-    assert some.unlearning_ratio is not None and undominated([row(), some]) == [True, False]
+    some = over_seeds([row(hits=0), LOST])
+    assert some.value(quantities.UR) is not None and undominated([row(), some]) == [True, False]
 
 
 def test_means_have_students_interval() -> None:
@@ -93,46 +111,56 @@ def test_means_have_students_interval() -> None:
         mean([])
 
 
+def rate(hits: Sequence[int], n: int) -> Measured:
+    return mean_measured([quantities.UR.share(k, n) for k in hits])
+
+
 def test_a_rate_over_seeds_is_never_surer_than_its_samples() -> None:
-    agreed = rate([wilson(0, 200)] * 3)
+    agreed = rate([0, 0, 0], 200)
     assert (agreed.value, agreed.low, agreed.n) == (0, 0, 600)
     assert agreed.high == wilson(0, 600).high > 0
-    apart = rate([wilson(k, 200) for k in (0, 10, 80)])
+    apart = rate([0, 10, 80], 200)
     assert apart.value == pytest.approx(0.15)
     assert (apart.low, apart.high) == (0.0, pytest.approx(0.15 + 4.302653 * math.sqrt(0.0475 / 3), rel=1e-6))
-    assert rate([wilson(7, 50)]) == wilson(7, 50)
+    assert rate([7], 50) == quantities.UR.share(7, 50)
+
+
+def test_a_mean_lacks_what_a_run_lacks() -> None:
+    lost = mean_measured([FORGET.of(3.0, stderr=0.1), FORGET.missing("it failed")])
+    assert (lost.value, lost.stderr, lost.reason) == (None, None, "it failed")
 
 
 def test_rows_of_several_seeds() -> None:
-    rows = [row(hits=k, junk=j, nll=v, seed=k) for k, j, v in ((1, 0.0, 2.7), (2, 0.02, 2.8), (6, 0.01, 3.0))]
+    rows = [row(hits=k, junk=j, nll=v, seed=k) for k, j, v in ((1, 0, 2.7), (2, 2, 2.8), (6, 1, 3.0))]
     one = over_seeds(rows)
-    assert one.unlearning_ratio == rate([wilson(k, 100) for k in (1, 2, 6)])
-    assert one.to_dict()["junk"] == pytest.approx(0.01)
-    assert one.to_dict()["retained"] == pytest.approx(0.96)
-    assert one.nll_retain == (pytest.approx(8.5 / 3), pytest.approx(mean([2.7, 2.8, 3.0]).stderr))
-    assert one.seconds == 10 and one.extra["status"] == "finished" and one.extra["steps"] == 100
-    assert one.extra["intervals"]["nll_retain"] == [mean([2.7, 2.8, 3.0]).low, mean([2.7, 2.8, 3.0]).high]
-    assert [r["seed"] for r in one.extra["runs"]] == [1, 2, 6]
+    assert one.get(quantities.UR) == rate([1, 2, 6], 100)
+    assert one.value(quantities.JUNK) == pytest.approx(0.01)
+    assert one.value(quantities.RETAINED) == pytest.approx(0.96)
+    nll = one.measured[RETAIN.name]
+    assert (nll.value, nll.stderr) == (pytest.approx(8.5 / 3), pytest.approx(mean([2.7, 2.8, 3.0]).stderr))
+    assert one.value(quantities.SECONDS) == 10 and one.said == "finished" and one.value(quantities.STEPS) == 100
+    written = one.to_dict()
+    assert written["intervals"]["nll_retain"] == [mean([2.7, 2.8, 3.0]).low, mean([2.7, 2.8, 3.0]).high]
+    assert [r["seed"] for r in written["runs"]] == [1, 2, 6]
+    assert Result.from_dict(written).to_dict() == written
     # Samples of each class are added up, where all runs have counted them.
     first, second = ({"a": 3, "junk": 1}, {"a": 2, "junk": 0})
-    counted = [replace(r, extra={**r.extra, "judged": c}) for r, c in zip(rows, (first, second), strict=False)]
-    assert over_seeds(counted).extra["judged"] == {"a": 5, "junk": 1}
-    assert over_seeds([*counted, rows[2]]).extra["judged"] == one.extra["judged"] == {}
-    # The error of a single run's likelihood is that over its images.
-    assert over_seeds(rows[:1]).nll_retain == (2.7, 0.04)
-    assert over_seeds(rows[:1]).cells() == rows[0].cells()
+    counted = [replace(r, judged=c) for r, c in zip(rows, (first, second), strict=False)]
+    assert over_seeds(counted).judged == {"a": 5, "junk": 1}
+    assert over_seeds([*counted, rows[2]]).judged == one.judged == {}
+    # What a single run measured keeps its own error.
+    assert over_seeds(rows[:1]).measured == rows[0].measured
 
 
 def test_what_went_wrong_is_counted() -> None:
-    diverged = Row(model="a", method="a", extra={"status": "diverged at step 9", "steps": 8, "seed": 2})
-    assert status([row(), diverged, diverged]) == "diverged at step 9 (2 of 3 seeds)"
-    mixed = over_seeds([row(), row(nll=None), diverged])
-    assert mixed.extra["status"] == "likelihood of retain images fails its check (1 of 3 seeds); " + (
-        "diverged at step 9 (1 of 3 seeds)"
+    assert over_seeds([row(), LOST, LOST]).said == "diverged at step 9 (2 of 3 seeds)"
+    mixed = over_seeds([row(), row(nll=None), LOST])
+    assert mixed.said == (
+        "likelihood of retain images fails its check (1 of 3 seeds); diverged at step 9 (1 of 3 seeds)"
     )
-    assert mixed.nll_retain is None and mixed.nll_forget is not None and mixed.unlearning_ratio is not None
-    nothing = over_seeds([diverged, diverged])
-    assert nothing.unlearning_ratio is None and nothing.cells()[2:] == ("–",) * 6
+    assert mixed.value(RETAIN) is None and mixed.value(FORGET) == 6 and mixed.value(quantities.UR) is not None
+    nothing = over_seeds([LOST, LOST])
+    assert not nothing.measured and nothing.said == "diverged at step 9 (2 of 2 seeds)"
 
 
 def overlaps(figure: Figure) -> int:
@@ -147,8 +175,8 @@ def overlaps(figure: Figure) -> int:
 
 def test_the_picture_names_every_row_and_draws_the_front() -> None:
     rows = [row("redirect alpha=0.4", hits=1, nll=2.9), row("unseen", hits=8, nll=2.75),
-            row("redirect alpha=0.5", hits=2, nll=2.9), row("obtuse", hits=2, nll=3.2, junk=0.05),
-            row("half", hits=0, nll=2.7, status="diverged at step 9 (1 of 3 seeds)"),
+            row("redirect alpha=0.5", hits=2, nll=2.9), row("obtuse", hits=2, nll=3.2, junk=5),
+            row("half", hits=0, nll=2.7, status=diverged(9)),
             row("lost", nll=None)]  # fmt: skip
     figure = pareto_figure(rows, row("parent", hits=20, nll=2.7))
     axes = figure.axes[0]
@@ -171,4 +199,4 @@ def test_the_picture_names_every_row_and_draws_the_front() -> None:
 def test_a_crowded_picture_and_an_empty_one() -> None:
     crowd = [row(f"method{k} alpha=0.{k}", hits=k % 4 + 1, nll=2.8 + 0.05 * k) for k in range(10)]
     assert overlaps(pareto_figure(crowd)) == 0
-    assert not pareto_figure([Row(model="a", method="a")]).axes[0].texts
+    assert not pareto_figure([Result(model="a", method="a")]).axes[0].texts

@@ -6,31 +6,40 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from msgm.errors import UserError
-from msgm.metrics.shares import wilson
-from msgm.report.page import Results, Row, commit, judged_sheets, table, write_html, write_json
+from msgm.metrics import quantities
+from msgm.metrics.measured import Measured
+from msgm.metrics.rates import wilson
+from msgm.report.page import commit, write_html, write_json
 from msgm.report.pictures import grid
+from msgm.report.results import Result, Results
+from msgm.report.tables import judged_sheets, results_sheet, screen_tables
+from msgm.status import diverged, refused
+
+RESULTS = Path(__file__).parents[1] / "docs/results"
 
 
 def results(model: str = "Standard") -> Results:
-    full = Row(
-        model=model,
-        method="none",
-        unlearning_ratio=wilson(196, 1000),
-        junk=wilson(7, 1000),
-        retained=0.797,
-        nll_retain=(3.1624, 0.0118),
-        nll_forget=(3.2951, 0.0123),
-        seconds=0.42,
-        extra={"sampler": "heun"},
-    )
-    bare = Row(model="Moderated", method="redirect", nll_retain=(3.2, math.nan), seconds=61.4)
-    return Results(command="msgm demo", seed=1, commit="0" * 40, budget={"steps": 60}, rows=(full, bare))
+    retain, forget = quantities.NLL.values()
+    full = [
+        quantities.UR.share(196, 1000), quantities.JUNK.share(7, 1000), quantities.RETAINED.share(797, 1000),
+        retain.of(3.1624, stderr=0.0118), forget.of(3.2951, stderr=0.0123), quantities.SECONDS.of(0.42),
+    ]  # fmt: skip
+    bare = [retain.of(3.2, stderr=math.nan), quantities.SECONDS.of(61.4)]
+    rows = [
+        Result(model=model, method="none", measured=by_name(*full), sampler="heun"),
+        Result(model="Moderated", method="redirect", measured=by_name(*bare)),
+    ]
+    return Results(command="msgm demo", seed=1, commit="0" * 40, budget={"steps": 60}, rows=rows)
+
+
+def by_name(*found: Measured) -> dict[str, Measured]:
+    return {each.name: each for each in found}
 
 
 def test_schema_is_exact() -> None:
@@ -49,10 +58,11 @@ def test_schema_is_exact() -> None:
         },
         "seconds": 0.42,
         "sampler": "heun",
+        "status": "finished",
     }
     # What was not measured is null under the same keys.
     bare = data["rows"][1]
-    assert list(bare) == list(data["rows"][0])[:-1]
+    assert list(bare) == [key for key in data["rows"][0] if key != "sampler"]
     assert bare["unlearning_ratio"] == {"value": None, "low": None, "high": None, "n": None}
     assert bare["nll"]["forget"] == {"bits_per_dim": None, "stderr": None}
 
@@ -63,18 +73,46 @@ def test_json_round_trip_and_nan_is_null(tmp_path: Path) -> None:
     read = json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are not JSON
     back = Results.from_dict(read)
     assert back.to_dict() == read
-    assert back.rows[0].unlearning_ratio == wilson(196, 1000)
-    assert back.rows[0].extra == {"sampler": "heun"}
-    assert back.rows[1].nll_retain == (3.2, None)
-    assert back.rows[1].nll_forget is None and back.rows[1].unlearning_ratio is None
-    assert back.rows[1].cells() == results().rows[1].cells()
+    assert back.rows == tuple(results().rows)
+    assert back.rows[0].get(quantities.UR) == quantities.UR.share(196, 1000)
+    assert back.rows[1].measured[quantities.NLL["retain"].name].stderr is None
+    assert back.rows[1].get(quantities.NLL["forget"]) is None and back.rows[1].value(quantities.UR) is None
     write_json(tmp_path / "a.json", {"a": [math.nan, -math.inf, 1.5, True, None], 2: Path("b")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.5, True, None], "2": "b"}
 
 
-def test_an_extra_key_cannot_replace_a_field() -> None:
-    with pytest.raises(UserError, match="junk"):
-        Row(model="a", method="b", extra={"junk": 0.0})
+def test_what_has_no_key_of_its_own_is_measured_by_name() -> None:
+    shift = Measured(name="TV", value=0.2, low=0.1, high=0.3, n=90, unit="%", better="lower")
+    lost = Measured(name="AUC", value=None, better="lower", reason="no images")
+    row = Result(model="a", method="b", measured=by_name(shift, lost), status=diverged(7), seed=3, options={"c": 4})
+    written = json.loads(json.dumps(row.to_dict()))
+    assert written["measured"]["TV"] == {
+        "name": "TV", "value": 0.2, "low": 0.1, "high": 0.3, "n": 90, "unit": "%", "better": "lower"
+    }  # fmt: skip
+    assert written["status"] == "diverged at step 7" and Result.from_dict(written) == row
+    assert Result.from_dict({**written, "ended": refused("no").to_dict()}).said == "refused: no"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_committed_results_are_read_and_written_alike(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    if "evaluation" not in stored["budget"]:
+        pytest.skip("of another experiment")
+    same(Results.from_dict(stored).to_dict(), stored)
+
+
+def same(made: Any, stored: Any) -> None:
+    """What was stored is there again, to the last digit; new keys may stand beside it."""
+    if isinstance(stored, dict):
+        for key, value in stored.items():
+            if value is not None and value != {}:
+                same(made[key], value)
+    elif isinstance(stored, list):
+        assert len(made) == len(stored)
+        for a, b in zip(made, stored, strict=True):
+            same(a, b)
+    else:
+        assert made == stored
 
 
 def test_a_crash_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,19 +133,32 @@ def test_a_crash_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatc
         assert list(tmp_path.iterdir()) == [path]
 
 
+def printed(found: Results, width: int) -> str:
+    console = Console(width=width, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    for table in screen_tables(found, width=width):
+        console.print(table)
+    return console.export_text()
+
+
 def test_table_shows_the_numbers() -> None:
-    console = Console(width=160, record=True, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    console.print(table(results("[red]Standard[/red] [/x]")))
-    text = console.export_text()
+    text = printed(results("[red]Standard[/red] [/x]"), 160)
     for shown in ("19.6 [17.3, 22.2]", "0.7", "79.7", "3.162 ± 0.012", "3.295 ± 0.012", "0.4", "61", "–"):
         assert shown in text
     assert "[red]Standard[/red] [/x]" in text
     assert "nan" not in text
 
 
+def test_no_number_is_broken_on_eighty_columns() -> None:
+    found = results("a model whose name is longer than a third of the line")
+    text = printed(found, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    cells = {cell for row in results_sheet(found).rows for cell in row[1:]}
+    assert all(cell in text for cell in cells) and text.count("Model") > 1
+
+
 def test_what_the_judge_saw_is_a_table_of_its_own(tmp_path: Path) -> None:
-    seen = Row(model="Standard", method="standard", extra={"judged": {"cat": 3, "dog": 5, "junk": 0}})
-    unseen = Row(model="Other", method="unseen")
+    seen = Result(model="Standard", method="standard", judged={"cat": 3, "dog": 5, "junk": 0})
+    unseen = Result(model="Other", method="unseen")
     found = Results(command="c", seed=0, commit=None, budget={}, rows=[seen, unseen])
     (sheet,) = judged_sheets(found)
     assert sheet.headings == ("Model", "Method", "cat", "dog", "junk")

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from msgm.data import ForgetRequest, Images
 from msgm.errors import UserError
-from msgm.experiments.core.restoration import check_judge, comparison, psnr, restored
 from msgm.metrics.judge import JUNK, Judge
+from msgm.metrics.restoration import check_judge, psnr, restored
+from msgm.report.comparison import comparison
 
 RULE = ForgetRequest("label == 2")
 

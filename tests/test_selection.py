@@ -19,10 +19,10 @@ from msgm.experiments.core.selection import Selection, SelectSettings, best
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.formats.native import RECORD, WEIGHTS, load, weights_sha256
+from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
-from msgm.metrics.shares import wilson
 from msgm.model.score import ScoreModel
-from msgm.report.page import Row
+from msgm.report.results import Result
 from msgm.training import objective
 from msgm.training.loop import Diverged, unlearn
 from msgm.training.settings import UnlearnSettings
@@ -32,12 +32,14 @@ WATCH = SelectSettings(select_every=3, select_n=4, select_images=2, select_share
 LIMITS = SelectSettings(select_junk=0.02, select_nll=0.1, select_stop=0.3)
 
 
-def row(ur: float, junk: float, nll: float | None) -> Row:
-    shares = wilson(round(1000 * ur), 1000)
-    return Row(
-        model="", method="", unlearning_ratio=shares, junk=junk, nll_retain=None if nll is None else (nll, 0.01),
-        nll_forget=(5.0, 0.1), extra={"frechet_distance": 1.0},
-    )  # fmt: skip
+def row(ur: float, junk: float, nll: float | None) -> Result:
+    retain, forget = quantities.NLL.values()
+    found = [
+        quantities.UR.share(round(1000 * ur), 1000), quantities.JUNK.share(round(1000 * junk), 1000),
+        retain.missing("it failed its check") if nll is None else retain.of(nll, stderr=0.01),
+        forget.of(5.0, stderr=0.1), quantities.FRECHET.of(1.0),
+    ]  # fmt: skip
+    return Result(model="", method="", measured={each.name: each for each in found})
 
 
 PARENT = row(0.2, 0.01, 2.7)
@@ -54,7 +56,7 @@ PARENT = row(0.2, 0.01, 2.7)
         ({10: row(0.0, 0.0, None), 20: row(0.19, 0.0, 2.7)}, 20),  # a failed check is over every limit
     ],
 )
-def test_the_rule(watched: dict[int, Row], kept: int) -> None:
+def test_the_rule(watched: dict[int, Result], kept: int) -> None:
     assert best({0: PARENT, **watched}, LIMITS) == kept
     backwards = dict(reversed(watched.items()))
     assert best({0: PARENT, **backwards}, LIMITS) == kept
@@ -100,11 +102,11 @@ def test_held_out_images_are_a_seeded_share_of_both_sets() -> None:
         split.hold_out(1.0)
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, rows: dict[int, Row]) -> list[int]:
+def scripted(monkeypatch: pytest.MonkeyPatch, rows: dict[int, Result]) -> list[int]:
     """What each watched step is said to measure, in the place of a real audit; the steps asked for."""
     asked: list[int] = []
 
-    def evaluate(model: ScoreModel, *, name: str, **_: Any) -> tuple[Row, None]:
+    def evaluate(model: ScoreModel, *, name: str, **_: Any) -> tuple[Result, None]:
         step = int(name.split()[1])
         asked.append(step)
         return replace(rows[step], model=name), None

@@ -22,15 +22,17 @@ from msgm.errors import UserError
 from msgm.experiments.core import jobs, selection
 from msgm.experiments.core.estimate import evaluated, looked, trained
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
-from msgm.experiments.core.jobs import ROW, Job, Task, inputs
+from msgm.experiments.core.jobs import Job, Task, inputs
+from msgm.experiments.core.pieces import ROW
 from msgm.experiments.core.selection import SelectSettings
 from msgm.experiments.sweep.main import SweepEvaluation, SweepSettings, Variant, equal_batch, repeat, sweep, variants
 from msgm.forgetting import methods
 from msgm.forgetting.methods import DEFAULT, METHODS, Method
 from msgm.forgetting.terms import Obtuse
 from msgm.formats.native import load, weights_sha256
+from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
-from msgm.report.page import Results
+from msgm.report.results import Results
 from msgm.training.settings import UnlearnSettings
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +151,7 @@ def whole(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
     results = json.loads((whole / "results.json").read_text())
-    assert set(results) == {"command", "seed", "commit", "budget", "rows"}
+    assert set(results) == {"command", "seed", "commit", "budget", "judge", "rows"}
     parent, unseen, reweight, redirect, obtuse = results["rows"]
     names = ["parent", "unseen", "reweight", "redirect alpha=0.4", "obtuse form=literal"]
     assert [r["model"] for r in results["rows"]] == names
@@ -209,7 +211,7 @@ def test_resume_reads_what_is_there_and_adds_to_it(
     assert said == ["nothing is left to run"]
     # With a judge for it, what was refused is made; the rest stays.
     weighed = swept(replace(task, confidence=task.judge), out, resume=True).rows[2]
-    assert weighed.method == "reweight" and weighed.extra["images"] == 4 * 2 * SHORT.batch
+    assert weighed.method == "reweight" and weighed.value(quantities.IMAGES) == 4 * 2 * SHORT.batch
     assert (out / "runs" / "redirect_alpha=0.4" / "seed-3" / ROW).stat().st_mtime_ns == stamp
     shutil.rmtree(out / "runs" / "reweight")
     swept(task, out, resume=True)
@@ -264,7 +266,7 @@ def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: P
 def test_a_method_that_refuses_is_a_row(task: Task, tmp_path: Path) -> None:
     refusing = {Variant(method="siss"): replace(methods.obtuse(every=1), name="siss", forget=Refusing())}
     results = swept(task, tmp_path / "s", methods=refusing, seeds=1)
-    assert results.rows[1].extra["status"] == "refused: needs pairs (1 of 1 seeds)"
+    assert results.rows[1].said == "refused: needs pairs (1 of 1 seeds)"
 
 
 @pytest.mark.parametrize(("options", "said"), [({"seeds": 0}, "seeds must be"), ({"workers": 0}, "workers must be")])
@@ -384,5 +386,5 @@ def test_several_seeds_of_one_method_with_selection(
     again = repeat(
         watched, methods.redirect(), settings=SHORT, seeds=2, out=out, workers=1, resume=True, progress=False
     )
-    assert [r.unlearning_ratio for r in again.rows] == [r.unlearning_ratio for r in results.rows]
+    assert [r.get(quantities.UR) for r in again.rows] == [r.get(quantities.UR) for r in results.rows]
     assert os.path.exists(out / "seed-4" / ROW)

@@ -313,15 +313,14 @@ def test_a_stopped_experiment_makes_only_what_is_missing(tmp_path: Path, monkeyp
     monkeypatch.setattr(main, "draw", lambda out, budget: [])
     made: list[str] = []
     real = main._make
-    monkeypatch.setattr(main, "_make", lambda *a: (made.append(a[-2].path.name), real(*a))[1])
+    monkeypatch.setattr(main, "_make", lambda *a: (made.append(a[-2]), real(*a))[1])
     options = {"budget": TINY, "seed": 0, "workers": 1, "command": "msgm reproduce toy"}
     first = reproduce(tmp_path / "toy", **options)
-    assert len(made) == 4 and made[0] == f"{tuned.parent.key}.json"
-    lost = tmp_path / "toy" / "runs" / f"{tuned.key}.json"
-    lost.unlink()
+    assert len(made) == 4 and made[0] == tuned.parent.key
+    (tmp_path / "toy" / "runs" / tuned.key / "row.json").unlink()
     made.clear()
     second = reproduce(tmp_path / "toy", resume=True, **options)
-    assert made == [lost.name]
+    assert made == [tuned.key]
     assert [row["nll"] for row in second["rows"]] == [row["nll"] for row in first["rows"]]
     with pytest.raises(UserError, match="begun with other settings"):
         reproduce(tmp_path / "toy", resume=True, **{**options, "seed": 1})

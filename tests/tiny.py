@@ -4,20 +4,22 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from msgm.data import ForgetRequest, Images, Split
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.formats.native import save
-from msgm.metrics.judge import Judge
+from msgm.metrics import quantities
+from msgm.metrics.judge import Judge, JudgeSettings, train_judge
+from msgm.metrics.subject import Subject
 from msgm.model.networks import MLP
 from msgm.model.score import Prediction, ScoreModel
 from msgm.process.sde import SDE, VESDE
-from msgm.report.page import Row
+from msgm.report.results import Result
 from msgm.training import loop as training
 from msgm.training.loop import Interrupted
 
@@ -57,7 +59,7 @@ def tiny_model(sde: SDE | None = None, *, seed: int = 0, dropout: float = 0.1, p
 
 
 def tiny_files(root: Path) -> None:
-    """``model``, an untrained ``judge`` and ``data``, a folder of images of both splits."""
+    """``model``, a ``judge`` and ``data``, a folder of images of both splits."""
     from PIL import Image
 
     for seed, split in enumerate(("train", "test")):
@@ -67,8 +69,14 @@ def tiny_files(root: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
     save(tiny_model(), root / "model")
-    torch.manual_seed(0)
-    Judge((0, 1), (1, 8, 8), width=2).save(root / "judge")
+    tiny_judge().save(root / "judge")
+
+
+@cache
+def tiny_judge() -> Judge:
+    """One that tells the halves apart."""
+    settings = JudgeSettings(epochs=20, batch=10, width=4)
+    return train_judge(tiny_data(), tiny_data(seed=1), settings, progress=False)
 
 
 VECTORS = torch.randn(48, 2, generator=torch.Generator().manual_seed(0))
@@ -83,10 +91,11 @@ def plane_model(sde: SDE, seed: int = 0, prediction: Prediction = "edm") -> Scor
     return ScoreModel(MLP(dim=2, width=16, depth=2), sde, shape=(2,), prediction=prediction)
 
 
-def sampled_only(model: ScoreModel, *, settings: EvaluateSettings, **options: Any) -> tuple[Row, Tensor]:
+def sampled_only(model: ScoreModel, *, settings: EvaluateSettings, **options: Any) -> tuple[Result, Subject]:
     """`evaluate` without its likelihood, which takes long: the samples' mean stands for that of the retained."""
-    row, pixels = evaluate(model, settings=replace(settings, nll_images=0), **options)
-    return replace(row, nll_retain=(float(pixels.float().mean()), 0.1)), pixels
+    row, subject = evaluate(model, settings=replace(settings, nll_images=0), **options)
+    nll = quantities.NLL["retain"].of(float(subject.pixels.float().mean()), stderr=0.1)
+    return replace(row, measured={**row.measured, nll.name: nll}), subject
 
 
 def forked(action: Callable[[], object], *, step: int, number: int) -> int:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..data import ForgetRequest, Images
 from ..errors import UserError
-from ..experiments.core.restoration import check_judge, comparison, restored
 from ..formats.native import EMBEDDED, load, weights_sha256
 from ..metrics.judge import Judge
+from ..metrics.restoration import check_judge, restored
 from ..model.score import ScoreModel
 from ..progress import bar
+from ..report.comparison import comparison
 from ..report.page import commit, write_json
 from ..report.pictures import png, save_samples
 from ..report.samples import clear

@@ -22,7 +22,8 @@ from ..metrics.judge import train_judge as fit_judge
 from ..model.networks import preset
 from ..model.score import Prediction, ScoreModel
 from ..process.sde import PROCESSES
-from ..report.page import Results, commit
+from ..report.page import commit
+from ..report.results import Results
 from ..storage import claim
 from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in

@@ -9,16 +9,19 @@ from typing import Any, Literal
 
 from ..data import ForgetRequest
 from ..errors import UserError
-from ..experiments.core.evaluate import EvaluateSettings, check
+from ..experiments.core.evaluate import EvaluateSettings, beside, check
 from ..experiments.core.evaluate import evaluate as measure
 from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..formats.native import EMBEDDED, load, weights_sha256
 from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
 from ..metrics.judge import Judge
+from ..metrics.shares import forget_classes
+from ..metrics.worth import worth_for
 from ..progress import bar
-from ..report.page import Results, commit, write_html, write_json
+from ..report.page import commit, write_html, write_json
 from ..report.pictures import grid as sheet
 from ..report.pictures import save_samples
+from ..report.results import Results
 from ..report.samples import clear, draw
 from ..sampling import Grid, SamplerName, build
 from ..sampling.filters import FILTERS, Filter
@@ -262,6 +265,8 @@ def evaluate(
     labels = {name: Path(name).resolve().name for name in loaded}
     if len(set(labels.values())) < len(labels):
         labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in loaded}
+    if len(set(labels.values())) < len(labels):
+        labels = {name: f"{number}-{label}" for number, (name, label) in enumerate(labels.items(), 1)}
     sources = {labels[name]: source for name, source in loaded.items()}
     rule = forget or loaded[model].record.get("request", {}).get("rule")
     if not rule:
@@ -272,6 +277,8 @@ def evaluate(
     request = ForgetRequest(rule)
     for source in sources.values():
         check(source, classifier, request, test)
+    worth = worth_for(classifier, request, test)
+    worth.check()
     if filter is not None:
         if against != model:
             del sources[labels[model]]
@@ -284,7 +291,7 @@ def evaluate(
         method = source.record.get("method", {}).get("name", "standard")
         if isinstance(source, Filter):
             method = f"{method} + {filter}"
-        row, pixels = measure(
+        row, subject = measure(
             source,
             name=label,
             method=method,
@@ -295,11 +302,19 @@ def evaluate(
         )
         out.mkdir(parents=True, exist_ok=True)
         clear(out / "samples" / label)
-        save_samples(out / "samples" / label, pixels)
+        save_samples(out / "samples" / label, subject.pixels)
         rows.append(row)
-        grids.append((label, sheet(pixels[:100])))
+        grids.append((label, sheet(subject.pixels[:100])))
     budget = {"evaluation": asdict(settings)}
-    results = Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=rows)
+    rows[1:] = beside(rows[0], rows[1:], classifier, forget_classes(request, classifier))
+    results = Results(
+        command=command,
+        seed=settings.seed,
+        commit=commit(),
+        budget=budget,
+        rows=rows,
+        judge=worth,
+    )
     write_json(out / "results.json", results.to_dict())
     records = {label: source.record for label, source in sources.items()}
     notes = []

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from ..data import ForgetRequest, Images, Source, Split, to_model
 from ..errors import UserError
-from ..experiments.core.evaluate import forget_classes, retain_confidence
+from ..experiments.core.evaluate import retain_confidence
 from ..forgetting.methods import METHODS, PARTS, Method
 from ..formats.native import EMBEDDED, load
 from ..metrics.judge import Judge
+from ..metrics.shares import forget_classes
 from ..model.score import ScoreModel
-from ..report.page import Columns, Results, table
+from ..report.results import Results
+from ..report.tables import Columns, screen_tables
 from ..sampling.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
 
 
@@ -165,7 +167,9 @@ def show(results: Results, more: Columns | None = None) -> None:
     """Print the table of results, with ``more`` columns, and what went wrong with any of its rows."""
     from rich.console import Console
 
-    Console().print(table(results, more))
+    console = Console()
+    for table in screen_tables(results, more, width=console.width):
+        console.print(table)
     for row in results.rows:
-        if row.extra.get("status", "finished") != "finished":
-            print(f"{row.model}: {row.extra['status']}")
+        if row.said != "finished":
+            print(f"{row.model}: {row.said}")

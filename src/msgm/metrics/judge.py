@@ -120,8 +120,11 @@ class Judge(nn.Module):
 
     def counts(self, predicted: Tensor) -> dict[str, int]:
         """How many of the label values ``predicted`` (N,) are of each class, by its name, and how many ``junk``."""
-        names = zip((*self.names, "junk"), (*self.classes, JUNK), strict=True)
-        return {name: int((predicted == label).sum()) for name, label in names}
+        names, labels = (*self.names, "junk"), (*self.classes, JUNK)
+        if len(set(names)) < len(names):
+            # Two classes of one name, or one called junk, are told apart by their labels.
+            names = (*(f"{name} ({label})" for name, label in zip(self.names, self.classes, strict=True)), "junk")
+        return {name: int((predicted == label).sum()) for name, label in zip(names, labels, strict=True)}
 
     def log_retain(self, forget: Collection[int]) -> Callable[[Tensor], Tensor]:
         """x (B, C, H, W) -> log P(no class of ``forget`` | x, no junk), (B,): differentiable, for `filters.Guided`.

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..model.score import ScoreModel
 from ..sampling import Heun, Sampler, Streams, Tick, evaluating, fitting
 from .judge import Judge
-from .shares import Rate, wilson
+from .rates import Rate, wilson
 
 LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
 STEPS = 36

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .page import Row
-from .repeats import status
+from ..metrics import quantities
+from ..metrics.measured import Measured
+from .results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,24 +18,20 @@ if TYPE_CHECKING:
 Point = Sequence[float | None]
 """Costs, the lower the better; None for what was not measured, which is worse than any number."""
 
-CRITERIA = ("UR", "junk", "Fréchet distance", "D_g NLL", "- D_f NLL", "steps")
-
 # Okabe and Ito's colours, which the colour-blind can tell apart; with a shape each, 56 combinations.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHAPES = "osD^vPX*"
 
 
-def point(row: Row) -> Point:
-    """The costs of a row, in the order of `CRITERIA`; the likelihood of what is forgotten is to be bad."""
-    rate, junk = row.unlearning_ratio, row.to_dict()["junk"]
-    return (
-        None if rate is None else rate.value,
-        junk,
-        row.extra.get("frechet_distance"),
-        None if row.nll_retain is None else row.nll_retain[0],
-        None if row.nll_forget is None else -row.nll_forget[0],
-        row.extra.get("steps"),
-    )
+def criteria(rows: Sequence[Result]) -> list[str]:
+    """The names of all that was measured of any of the rows and can be better or worse, in order."""
+    found = [name for row in rows for name, each in row.measured.items() if each.better is not None]
+    return list(dict.fromkeys(found))
+
+
+def point(row: Result, names: Sequence[str]) -> Point:
+    """The costs of a row, in the order of ``names``."""
+    return [row.measured[name].cost if name in row.measured else None for name in names]
 
 
 def dominates(a: Point, b: Point) -> bool:
@@ -48,54 +45,51 @@ def front(points: Sequence[Point]) -> list[bool]:
     return [not any(dominates(other, mine) for other in points) for mine in points]
 
 
-def whole(row: Row) -> bool:
-    """Whether all of a row was measured, and none of its runs was refused, diverged or failed a check (`status`)."""
-    return row.unlearning_ratio is not None and status([row]) == "finished"
-
-
-def undominated(rows: Sequence[Row]) -> list[bool]:
-    """Which rows no other dominates; one that is not `whole` never is, and dominates none."""
-    measured = [row for row in rows if whole(row)]
-    best = {id(row) for row, good in zip(measured, front([point(row) for row in measured]), strict=True) if good}
+def undominated(rows: Sequence[Result]) -> list[bool]:
+    """Which rows no other dominates in all `criteria`; one that is not ``whole`` never is, and dominates none."""
+    sound = [row for row in rows if row.whole]
+    names = criteria(sound)
+    best = {id(row) for row, good in zip(sound, front([point(row, names) for row in sound]), strict=True) if good}
     return [id(row) in best for row in rows]
 
 
-def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
+def pareto_figure(rows: Sequence[Result], reference: Result | None = None) -> Figure:
     """UR + junk (%) against the NLL of retained images, the front of these two drawn, every row labelled.
 
-    Rows that are not `whole` are no part of that front. Filled marks are the rows that no other dominates in all of
-    `CRITERIA`; bars are standard errors of the NLL and the interval of UR. ``reference`` (the model that all started
+    Rows that are not whole are no part of that front. Filled marks are the rows that no other dominates in all
+    `criteria`; bars are standard errors of the NLL and the interval of UR. ``reference`` (the model that all started
     from) is a line at its NLL, around which the axis is stretched: what matters are hundredths, what fails is far off.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    across, up = quantities.NLL["retain"], (quantities.UR, quantities.JUNK)
     shown = [
-        (row, good, row.nll_retain, row.unlearning_ratio, float(row.to_dict()["junk"]))
+        (row, good, row.measured[across.name], row.measured[quantities.UR.name], sum(row.value(q) or 0 for q in up))
         for row, good in zip(rows, undominated(rows), strict=True)
-        if row.nll_retain is not None and row.unlearning_ratio is not None
+        if None not in (row.value(across), *map(row.value, up))
     ]
     with rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         axes = figure.subplots()
         methods = list(dict.fromkeys(row.method for row in rows))
         labels, sound = [], []
-        for row, good, (nll, error), ur, junk in shown:
+        for row, good, likelihood, ur, share in shown:
+            nll, error, y = likelihood.value or 0.0, likelihood.stderr, 100 * share
             place = methods.index(row.method)
             colour, shape = COLOURS[place % len(COLOURS)], SHAPES[place % len(SHAPES)]
-            y = 100 * (ur.value + junk)
             labels.append((row.model, nll, y, colour))
-            sound += [(nll, y)] if whole(row) else []
+            sound += [(nll, y)] if row.whole else []
             axes.errorbar(
-                nll, y, xerr=0 if error is None or math.isnan(error) else error,
-                yerr=[[100 * (ur.value - ur.low)], [100 * (ur.high - ur.value)]], fmt=shape, color=colour, markersize=8,
+                nll, y, xerr=error or 0,
+                yerr=[[100 * below] for below in _reach(ur)], fmt=shape, color=colour, markersize=8,
                 markerfacecolor=colour if good else "white", markeredgewidth=1.5, elinewidth=0.8, alpha=0.9,
             )  # fmt: skip
         steps = sorted(c for c, good in zip(sound, front(sound), strict=True) if good)
         if steps:
             axes.step(*zip(*steps, strict=True), where="post", color="#7f7f7f", linewidth=1.2, zorder=0)
-        if reference is not None and reference.nll_retain is not None:
-            centre = reference.nll_retain[0]
+        centre = None if reference is None else reference.value(across)
+        if reference is not None and centre is not None:
             axes.axvline(centre, color="#7f7f7f", linestyle=":", linewidth=1)
             _stretch(axes, centre)
             axes.text(
@@ -112,6 +106,12 @@ def pareto_figure(rows: Sequence[Row], reference: Row | None = None) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         _label(figure, axes, labels)
     return figure
+
+
+def _reach(measured: Measured) -> tuple[float, float]:
+    """How far the interval reaches below and above the value."""
+    value, ends = measured.value or 0.0, measured.interval
+    return (value - ends[0], ends[1] - value) if ends else (0.0, 0.0)
 
 
 def _stretch(axes: Any, centre: float, width: float = 0.05) -> None:

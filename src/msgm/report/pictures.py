@@ -55,6 +55,14 @@ def png(image: Tensor | Image) -> bytes:
         return buffer.getvalue()
 
 
+def picture(path: Path) -> Image:
+    """A picture file, read whole."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.copy()
+
+
 def save_samples(folder: str | Path, pixels: Tensor, start: int = 0) -> None:
     """Write images uint8 (N, C, H, W) as 00000.png, 00001.png, ... in ``folder``, numbered from ``start``."""
     folder = Path(folder)

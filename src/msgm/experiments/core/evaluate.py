@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, Images, Split, to_model, to_pixels
+from ...data import ForgetRequest, Images, Split, to_model
 from ...errors import UserError
-from ...likelihood import log_likelihood
+from ...metrics import quantities
 from ...metrics.judge import Judge
-from ...metrics.shares import frechet_distance, judged_shares
+from ...metrics.measured import Measure, Measured
+from ...metrics.measures import BentShares, Frechet, JudgedShares, Likelihoods, bent
+from ...metrics.shares import forget_classes
+from ...metrics.subject import Subject
 from ...model.score import ScoreModel
 from ...progress import bar
-from ...report.page import Measured, Row
+from ...report.results import Result
 from ...sampling import Grid, Sampler, SamplerName, build
+from ...storage import read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +62,19 @@ class EvaluateSettings:
                 f"nll_check must be 1 or more: an unchecked likelihood is not reported; got {self.nll_check}"
             )
 
+    @property
+    def measures(self) -> list[Measure]:
+        """All that is measured, in the order of tables."""
+        return [
+            JudgedShares(),
+            BentShares(),
+            Frechet(),
+            Likelihoods(images=self.nll_images, steps=self.nll_steps, check=self.nll_check, seed=self.seed),
+        ]
+
     def build(self, model: ScoreModel) -> Sampler:
         """The sampler of a model."""
         return build(self.sampler, model, steps=self.sampling_steps, grid=self.sampling_grid)
-
-
-def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
-    """The judge's classes that the rule selects. Raises UserError when the rule is about something else."""
-    classes = torch.tensor(judge.classes)
-    probe = Images.of(
-        torch.zeros(len(classes), *judge.shape, dtype=torch.uint8),
-        columns={judge.column: classes},
-        name="the judge's classes",
-        label_names=tuple(judge.names or ()) if judge.column == "label" else (),
-    )
-    return {c for c, hit in zip(judge.classes, request.mask(probe).tolist(), strict=True) if hit}
 
 
 def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> Tensor:
@@ -119,57 +123,61 @@ def evaluate(
     test: Images,
     settings: EvaluateSettings | None = None,
     seconds: float | None = None,
+    stored: Path | None = None,
     progress: bool = True,
-) -> tuple[Row, Tensor]:
-    """Sample, judge and measure a model: one row of results, and the samples as uint8 (n, C, H, W).
+) -> tuple[Result, Subject]:
+    """Sample, judge and measure a model: its result, and the subject, which holds the samples.
 
-    Shares are of all samples. ``frechet_distance`` (extra) is that of the judge's features between the samples
-    and the retained test images, ``judged`` how many samples the judge takes for each class. A likelihood whose
-    step-doubling check fails is not reported: None, with the check itself in ``nll_doubling``. ``seconds`` is how
-    long it took to make the model.
+    Args:
+        model: to be measured.
+        name: of the model, in tables.
+        method: that made it.
+        judge: of the samples.
+        request: what was to be forgotten.
+        test: images of both sets.
+        settings: how much evidence to gather.
+        seconds: how long it took to make the model.
+        stored: a file for what is measured, written as each measure ends; what it holds is not measured again. It
+            must be of the same model, settings, judge and images: the caller sees to that.
+        progress: show bars.
+
+    Raises UserError, before any work, as `check` does.
     """
     settings = settings or EvaluateSettings()
     forget, chosen = check(model, judge, request, test)
+    subject = Subject(
+        name=name, sampler=settings.build(model), n=settings.n, seed=settings.seed, judge=judge, forget=forget,
+        retained=test.select(~chosen), forgotten=test.select(chosen), progress=progress,
+    )  # fmt: skip
+    began, whole = time.monotonic(), stored is None or not stored.exists()
+    found, judged = ({}, {}) if stored is None or whole else _read(stored)
+    for measure in settings.measures:
+        if not set(measure.names) <= set(found):
+            found |= measure.measure(subject)
+            judged = judged or judge.counts(subject.verdicts)
+            if stored is not None:
+                write_json(stored, {"judged": judged, "measured": {key: each.to_dict() for key, each in found.items()}})
+    clocks = {quantities.SECONDS: seconds, quantities.AUDIT_SECONDS: time.monotonic() - began if whole else None}
+    found |= {quantity.name: quantity.of(value) for quantity, value in clocks.items() if value is not None}
+    return Result(model=name, method=method, measured=found, judged=judged, sampler=settings.sampler), subject
 
-    began = time.monotonic()
-    with bar(f"{name}: {settings.n} samples", settings.n, show=progress) as tick:
-        pixels = to_pixels(settings.build(model).sample(settings.n, seed=settings.seed, tick=tick)).cpu()
-    x = to_model(pixels)
-    predicted = judge.predict(x)
-    shares = judged_shares(predicted, forget, judge.classes)
-    distance = frechet_distance(judge.features(x), judge.features(to_model(test.rows(~chosen))))
-    nll: dict[str, Measured | None] = {"retain": None, "forget": None}
-    doubling: dict[str, float] = {}
-    if settings.nll_images:
-        sets = {"retain": test.select(~chosen), "forget": test.select(chosen)}
-        for key, part in sets.items():
-            images = part.rows(slice(settings.nll_images)).to(model.device)
-            with bar(f"{name}: likelihood of {key} images", len(images), show=progress) as tick:
-                result = log_likelihood(
-                    model,
-                    images,
-                    steps=settings.nll_steps,
-                    check=settings.nll_check,
-                    seed=settings.seed,
-                    tick=tick,
-                )
-            doubling[key] = float(result.doubling.mean())
-            nll[key] = result.mean() if result.reliable else None
-    row = Row(
-        model=name,
-        method=method,
-        unlearning_ratio=shares.unlearning_ratio,
-        junk=shares.junk,
-        retained=shares.retained,
-        nll_retain=nll["retain"],
-        nll_forget=nll["forget"],
-        seconds=seconds,
-        extra={
-            "frechet_distance": distance,
-            "judged": judge.counts(predicted),
-            "nll_doubling": doubling,
-            "sampler": settings.sampler,
-            "evaluation_seconds": time.monotonic() - began,
-        },
-    )
-    return row, pixels
+
+def beside(parent: Result, results: Sequence[Result], judge: Judge, forget: Set[int]) -> list[Result]:
+    """The results, each with how far its kept classes' shares are from those among the parent's samples."""
+
+    def kept(result: Result) -> list[int]:
+        counts = zip(judge.classes, result.judged.values(), strict=False)  # junk, the last, is no class
+        return [count for label, count in counts if label not in forget]
+
+    def measured(result: Result) -> Result:
+        if not result.judged or not parent.judged:
+            return result
+        found = bent(quantities.BENT_FROM_PARENT, kept(result), kept(parent))
+        return replace(result, measured={**result.measured, found.name: found})
+
+    return [measured(result) for result in results]
+
+
+def _read(stored: Path) -> tuple[dict[str, Measured], dict[str, int]]:
+    found = read_json(stored)
+    return {name: Measured.from_dict(each) for name, each in found["measured"].items()}, found["judged"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +18,26 @@ from ...data import ForgetRequest, Images, Source, Split
 from ...errors import UserError
 from ...forgetting.methods import Method
 from ...formats.native import RECORD, load, weights_sha256
+from ...metrics import quantities
 from ...metrics.judge import Judge
+from ...metrics.measured import Measured
+from ...metrics.worth import Worth, worth_for
 from ...model.score import ScoreModel
 from ...progress import Tick, bar
-from ...report.page import Row, write_json
-from ...report.pictures import grid, png
-from ...storage import read_json, write_bytes
+from ...report.pictures import grid, png, save_samples
+from ...report.results import Result
+from ...report.samples import clear
+from ...status import FINISHED, Status, diverged, refused
+from ...storage import write_bytes
 from ...training.loop import Diverged, Watch, unlearn
 from ...training.runs import STATE, read_log
 from ...training.settings import UnlearnSettings
 from .evaluate import EvaluateSettings, check, evaluate, retain_confidence
-from .pool import begun, run_all
+from .pieces import Piece, prepare
+from .pool import run_all
 from .selection import Selection, SelectSettings
 
-JOB, ROW, GRID = "job.json", "row.json", "grid.png"
+GRID, PART = "grid.png", "measured.json"
 TRAINING = 0.7
 """Share of a run's time that its training takes, roughly: for the progress bar."""
 
@@ -63,13 +67,25 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run: a method and a seed. Without a method, the audit of the model that the runs start from."""
+    """One run: a method and a seed. Without a method, the audit of the model that the runs start from.
+
+    Args:
+        name: of the run, in tables.
+        out: its folder.
+        task: what it has in common with others.
+        method: of unlearning.
+        settings: of its training.
+        shown: samples in ``grid.png``.
+        samples: a folder for all of the samples.
+    """
 
     name: str
     out: Path
     task: Task
     method: Method | None = None
     settings: UnlearnSettings
+    shown: int = 36
+    samples: Path | None = None
 
     @property
     def refusal(self) -> str:
@@ -78,10 +94,10 @@ class Job:
             return f"method {self.method.name} weighs images by a judge's confidence, and none is given (--confidence)"
         return ""
 
-    def identity(self, common: str) -> dict[str, Any]:
-        """What the row depends on; ``common`` is the `fingerprint` of the task."""
+    def identity(self, common: Mapping[str, Any]) -> dict[str, Any]:
+        """What the row depends on; ``common`` is that of the task (`common_identity`)."""
         method = self.method.to_dict() if self.method is not None else None
-        identity = {"task": common, "method": method, "settings": asdict(self.settings)}
+        identity = {**common, "method": method, "settings": asdict(self.settings)}
         if self.method is not None and self.method.power and self.task.confidence is not None:
             identity["confidence"] = weights_sha256(Judge.load(self.task.confidence))
         return identity
@@ -96,19 +112,24 @@ def inputs(task: Task) -> tuple[ScoreModel, Split, Images, Judge]:
     return model, request.split(task.data.open()), test, judge
 
 
-def fingerprint(task: Task) -> str:
-    """Hash of the model, data, rule, judge and settings that all runs have in common."""
+def judge_of(task: Task) -> Worth:
+    """What the judge of all runs is worth for the request."""
+    _, split, test, judge = inputs(task)
+    return worth_for(judge, split.request, test)
+
+
+def common_identity(task: Task) -> dict[str, Any]:
+    """The model, data, rule, judge and settings that all runs have in common, for JSON."""
     model, split, test, judge = inputs(task)
-    selection = asdict(task.selection) if task.selection is not None else None
-    parts = [
-        weights_sha256(model.network),
-        split.to_dict(),
-        split.digest,
-        test.digest,
-        weights_sha256(judge),
-        selection,
-    ]
-    return hashlib.sha256(json.dumps([*parts, asdict(task.evaluation)], sort_keys=True).encode()).hexdigest()
+    return {
+        "model": weights_sha256(model.network),
+        "request": split.to_dict(),
+        "data": split.digest,
+        "test": test.digest,
+        "judge": weights_sha256(judge),
+        "selection": asdict(task.selection) if task.selection is not None else None,
+        "evaluation": asdict(task.evaluation),
+    }
 
 
 def perform_all(
@@ -119,77 +140,80 @@ def perform_all(
     resume: bool = False,
     progress: bool = True,
     before: Callable[[Sequence[Job]], object] = lambda left: None,
-) -> list[Row]:
-    """The rows of all jobs, in order, from ``workers`` processes of one thread each (1: in this process).
+) -> list[Result]:
+    """The results of all jobs, in order, from ``workers`` processes of one thread each (1: in this process).
 
-    A run that diverges, or that cannot be made, has a row whose ``status`` says so. With ``resume`` finished runs are
+    A run that diverges, or that cannot be made, has a result whose status says so. With ``resume`` finished runs are
     read, interrupted ones go on from their last saved state, and refused ones are tried again. ``before`` is told what
     is left to do, before any of it is done.
 
-    Raises UserError, before any work, where a folder holds another run.
+    Raises UserError, before any work, where a folder holds another run, and for a judge that cannot tell what is to be
+    forgotten.
     """
     if workers < 1:
         raise UserError(f"workers must be 1 or more; got {workers}")
-    common = {task: fingerprint(task) for task in {job.task for job in jobs}}
-    identities = [job.identity(common[job.task]) for job in jobs]
-    there = [resume and not _refused(job) and begun(job.out / JOB, i) for job, i in zip(jobs, identities, strict=True)]
-    for job, identity, kept in zip(jobs, identities, there, strict=True):
-        if not kept:
-            shutil.rmtree(job.out, ignore_errors=True)
-            write_json(job.out / JOB, identity)
-    left = [job for job in jobs if not (job.out / ROW).exists()]
-    before(left)
+    for task in {job.task for job in jobs}:
+        judge_of(task).check()
+    common = {task: common_identity(task) for task in {job.task for job in jobs}}
+    pieces = [
+        Piece(key=job.name, folder=job.out, identity=job.identity(common[job.task]), run=partial(perform, job))
+        for job in jobs
+    ]
+    for piece in pieces:
+        if resume and piece.done and Result.from_dict(piece.result).status.kind == "refused":
+            shutil.rmtree(piece.folder)
+    left = prepare(pieces, resume=resume)
+    before([job for job, piece in zip(jobs, pieces, strict=True) if piece in left])
     with bar(title, len(jobs), done=len(jobs) - len(left), show=progress) as tick:
 
         def note(amount: float, note: str = "") -> None:
-            finished = sum((job.out / ROW).exists() for job in jobs)
-            tick(amount, note=f"{finished} of {len(jobs)} runs")
+            tick(amount, note=f"{sum(piece.done for piece in pieces)} of {len(pieces)} runs")
 
-        run_all(perform, left, workers=workers, tick=note)
-    return [Row.from_dict(read_json(job.out / ROW)) for job in jobs]
-
-
-def _refused(job: Job) -> bool:
-    path = job.out / ROW
-    return path.exists() and str(read_json(path).get("status")).startswith("refused")
+        run_all(left, workers=workers, tick=note)
+    return [Result.from_dict(piece.result) for piece in pieces]
 
 
-def perform(job: Job, tick: Tick) -> None:
-    """Do what is left of a job and store its row; ``tick`` is told shares of the job that sum to one."""
+def perform(job: Job, tick: Tick) -> dict[str, Any]:
+    """Do what is left of a job; ``tick`` is told shares of it that sum to one. Returns its row."""
     report = _Report(tick, job.settings.steps)
     model, split, test, judge = inputs(job.task)
-    seconds, extra = None, {"status": "finished", "seed": job.settings.seed}
+    cost, status = {}, FINISHED
     method = job.method.name if job.method is not None else model.record.get("method", {}).get("name", "standard")
     if job.method is not None:
         try:
-            model, seconds = _made(job, model, split, judge, report)
+            model, seconds, status = _made(job, model, split, judge, report)
+            cost = _cost(job, seconds)
         except _Refused as refusal:
-            extra["status"] = f"refused: {refusal}"
-        else:
-            extra |= {"status": model.record["status"], **_cost(job)}
-    if extra["status"] == "finished":
+            status = refused(str(refusal))
+    result = Result(model=job.name, method=method)
+    if status.finished:
         model.to(job.task.place)
-        row, pixels = evaluate(
+        result, subject = evaluate(
             model, name=job.name, method=method, judge=judge, request=split.request, test=test,
-            settings=job.task.evaluation, seconds=seconds, progress=False,
+            settings=job.task.evaluation, stored=job.out / PART, progress=False,
         )  # fmt: skip
-        write_bytes(job.out / GRID, png(grid(pixels[:36], columns=6)))
-        measured = row.to_dict() | extra
-    else:
-        measured = Row(model=job.name, method=method, seconds=seconds, extra=extra).to_dict()
-    write_json(job.out / ROW, measured)
+        write_bytes(job.out / GRID, png(grid(subject.pixels[: job.shown], columns=round(job.shown**0.5))))
+        if job.samples is not None:
+            clear(job.samples)
+            save_samples(job.samples, subject.pixels)
+    (job.out / PART).unlink(missing_ok=True)
     report.finish()
+    return replace(result, measured={**result.measured, **cost}, status=status, seed=job.settings.seed).to_dict()
 
 
 class _Refused(Exception):
     """The method cannot be used on this model and data."""
 
 
-def _made(job: Job, parent: ScoreModel, split: Split, judge: Judge, report: _Report) -> tuple[ScoreModel, float | None]:
-    """The unlearned model, and the seconds it took if it was made in one go."""
+def _made(
+    job: Job, parent: ScoreModel, split: Split, judge: Judge, report: _Report
+) -> tuple[ScoreModel, float | None, Status]:
+    """The unlearned model, the seconds it took if it was made in one go, and how the run ended."""
     assert job.method is not None
     if (job.out / RECORD).exists():
-        return load(job.out), None
+        model = load(job.out)
+        whole_run = model.record["status"] == "finished"
+        return model, None, FINISHED if whole_run else diverged(len(read_log(job.out)) + 1)
     if job.refusal:
         raise _Refused(job.refusal)
     began, whole = time.monotonic(), not (job.out / STATE).exists()
@@ -201,14 +225,15 @@ def _made(job: Job, parent: ScoreModel, split: Split, judge: Judge, report: _Rep
                 resume=True, overwrite=True, device=job.task.device, progress=False, command=job.task.command,
                 watch=report,
             )  # fmt: skip
+        status = FINISHED
     except Diverged as error:
-        model = error.model
+        model, status = error.model, diverged(len(read_log(job.out)) + 1)
     except UserError as error:
         # Of a run that was under way it is not the method that is at fault.
         if not whole:
             raise
         raise _Refused(str(error)) from error
-    return model, time.monotonic() - began if whole else None
+    return model, time.monotonic() - began if whole else None, status
 
 
 def _confidence(job: Job, split: Split) -> Tensor | None:
@@ -229,11 +254,12 @@ def _selected(job: Job, parent: ScoreModel, split: Split, judge: Judge) -> Itera
         yield watch.split, watch
 
 
-def _cost(job: Job) -> dict[str, int]:
-    """Steps taken and images seen, of both sets, as the log has them."""
+def _cost(job: Job, seconds: float | None) -> dict[str, Measured]:
+    """Steps taken and images seen, of both sets, as the log has them; the seconds, where they are known."""
     log = read_log(job.out)
     seen = sum(1 + (line["forget"] is not None) for line in log)
-    return {"steps": len(log), "images": job.settings.batch * seen}
+    found = {quantities.STEPS: len(log), quantities.IMAGES: job.settings.batch * seen, quantities.SECONDS: seconds}
+    return {quantity.name: quantity.of(value) for quantity, value in found.items() if value is not None}
 
 
 class _Report:

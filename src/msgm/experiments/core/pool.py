@@ -1,24 +1,22 @@
-"""Many independent pieces of work on several processes, each with one thread; each stores its result as it ends."""
+"""Pieces of work on several processes of one thread each, which end with the one that started them."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
-from pathlib import Path
-from typing import Any, TypeVar
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from threading import Thread
 
 import torch
 
 from ...errors import UserError
 from ...progress import Tick
-from ...storage import read_json
-
-Item = TypeVar("Item")
+from .pieces import Piece
 
 
 def cores() -> int:
@@ -26,99 +24,117 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def begun(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the work that ``path`` describes (JSON, written at its start) was begun.
+def run_all(pieces: Sequence[Piece], *, workers: int, tick: Tick) -> None:
+    """Do each piece, on ``workers`` processes (in this one if there is one only); what they tell is told here.
 
-    Raises UserError where it was begun with another identity than this.
-    """
-    if not path.exists():
-        return False
-    if read_json(path) != json.loads(json.dumps(identity)):
-        raise UserError(
-            f"{path.parent} was begun with other settings, data or parent; resume with the same or use another folder"
-        )
-    return True
-
-
-def run_all(work: Callable[[Item, Tick], object], items: Sequence[Item], *, workers: int, tick: Tick) -> None:
-    """``work(item, tick)`` for each, on ``workers`` processes (in this one if there is one only).
-
-    ``work`` is a function of a module, or a `functools.partial` of one; what it tells ``tick`` is told here. An error
-    of any ends all. Ctrl-C, or SIGINT to this process alone, ends all, too: training saves its state after the step,
-    and what was stored stays.
+    An error of any ends all. Ctrl-C, or SIGINT to this process alone, ends all, too: training saves its state after the
+    step, and what was stored stays. However this process ends, SIGKILL included, its workers end with it.
     """
     try:
-        if workers == 1 or len(items) < 2:
-            for item in items:
-                work(item, tick)
+        if workers == 1 or len(pieces) < 2:
+            for piece in pieces:
+                piece.do(tick)
         else:
-            _spread(work, items, min(workers, len(items)), tick)
+            with _workers(min(workers, len(pieces))) as lines:
+                _spread(pieces, lines, tick)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; what is finished is kept, go on with --resume") from None
 
 
-def _spread(work: Callable[[Item, Tick], object], items: Sequence[Item], workers: int, tick: Tick) -> None:
+def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick) -> None:
+    """Give each worker a piece, and the next one when it has done it."""
+    waiting = iter(pieces)
+    busy = set(lines)
+    for line in lines:
+        line.send(next(waiting))
+    while busy:
+        ready = wait(list(busy))
+        for line in [line for line in lines if line in ready]:
+            try:
+                said, *more = line.recv()
+            except (EOFError, OSError):
+                raise UserError(
+                    "a process ended unexpectedly, for want of memory perhaps; go on with --resume, on fewer of them "
+                    "if need be"
+                ) from None
+            if said == "tick":
+                tick(*more)
+            elif said == "stopped":
+                raise KeyboardInterrupt
+            elif said == "failed":
+                raise more[0]
+            elif (piece := next(waiting, None)) is not None:
+                line.send(piece)
+            else:
+                busy.remove(line)
+
+
+@contextmanager
+def _workers(number: int) -> Iterator[list[Connection]]:
+    """The lines to as many workers, which end with this block: at once where it ends by an error."""
     # Forked processes would inherit locks of torch's threads.
-    context = get_context("spawn")
-    told, stop = context.SimpleQueue(), context.Event()
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(told, stop))
-
-    def listen() -> None:
-        while not told.empty():
-            amount, note = told.get()
-            tick(amount, note=note)
-
-    others = set(active_children())
+    context, lines, processes = get_context("spawn"), [], []
     # A process that is still starting takes over what is ignored here: Ctrl-C is not its end.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    running = {executor.submit(_piece, work, item) for item in items}
-    signal.signal(signal.SIGINT, before)
-    ours = set(active_children()) - others
     try:
-        while running:
-            ended, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            listen()
-            if not all([future.result() for future in ended]):
-                raise KeyboardInterrupt
-    except BrokenProcessPool:
-        raise UserError(
-            "a process ended unexpectedly, for want of memory perhaps; go on with --resume, on fewer of them if need be"
-        ) from None
+        for _ in range(number):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            lines.append(ours)
+            processes.append(process)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        yield lines
     except BaseException:
-        stop.set()
-        # Where a terminal has sent it to all of them, they get it twice, which does no harm.
-        for pid in filter(None, (process.pid for process in ours & set(active_children()))):
-            os.kill(pid, signal.SIGINT)
+        _interrupt(processes)
         raise
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        for line in lines:
+            line.close()
+        for process in processes:
+            process.join()
 
 
-class _Worker:
-    """What a process of the pool has of the one that waits for it."""
+def _interrupt(processes: Sequence[BaseProcess]) -> None:
+    """Where a terminal has sent SIGINT to all of them, they get it twice, which does no harm."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGINT)
 
-    told: Any
-    stop: Any
 
-
-def _prepare(told: Any, stop: Any) -> None:
+def _work(line: Connection) -> None:
+    """What a worker does: piece by piece, until there is nobody to tell."""
     torch.set_num_threads(1)
-    _Worker.told, _Worker.stop = told, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError):
+        while True:
+            line.send(_outcome(line.recv(), line))
 
 
-def _piece(work: Callable[[Item, Tick], object], item: Item) -> bool:
-    """Do it, unless all is to end, and say whether it is done.
+def _end_with_parent() -> None:
+    """Nothing may be written any more once the process that started this one is gone: another may use the folder."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
-    SIGINT breaks it off, or is answered by a training that is under way.
-    """
+
+def _outcome(piece: Piece, line: Connection) -> tuple[object, ...]:
+    """Do a piece. SIGINT breaks it off, or is answered by a training that is under way."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if _Worker.stop.is_set():
-            return False
-        work(item, lambda amount, note="": _Worker.told.put((amount, note)))
-        return True
+        piece.do(lambda amount, note="": line.send(("tick", amount, note)))
+        return ("done",)
     except KeyboardInterrupt:
-        return False
+        return ("stopped",)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            error.add_note(f"in a worker:\n{traceback.format_exc()}")
+        return "failed", error
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

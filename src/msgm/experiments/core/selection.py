@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,9 +14,11 @@ from torch import Tensor
 from ...data import Split
 from ...errors import UserError
 from ...formats.native import read_tensors, write_tensors
+from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...model.score import ScoreModel
-from ...report.page import Row, plain, write_json
+from ...report.page import plain, write_json
+from ...report.results import Result
 from ...storage import read_json
 from .evaluate import EvaluateSettings, check, evaluate
 
@@ -76,16 +79,16 @@ class SelectSettings:
         )  # fmt: skip
 
 
-def within(row: Row, parent: Row, settings: SelectSettings) -> bool:
+def within(row: Result, parent: Result, settings: SelectSettings) -> bool:
     """Whether a checkpoint keeps the limits; one whose likelihood fails its check does not."""
     return (
         _junk(row) <= _junk(parent) + settings.select_junk
         and _nll(row) <= _nll(parent) + settings.select_nll
-        and row.nll_retain is not None
+        and _nll(row) < math.inf
     )
 
 
-def best(rows: Mapping[int, Row], settings: SelectSettings) -> int:
+def best(rows: Mapping[int, Result], settings: SelectSettings) -> int:
     """The step to keep by `RULE`; ``rows`` by step, that of step 0 being the parent, which itself is never kept."""
     steps = [step for step in rows if step > 0]
     good = [step for step in steps if within(rows[step], rows[0], settings)]
@@ -115,7 +118,7 @@ class Selection:
         self.split, self.held_out = split.hold_out(settings.select_share, SEED)
         check(parent, judge, split.request, self.held_out)
         self.out = Path(out) if out is not None else None
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, Result] = {}
         self.kept = 0
         self.stopped = self.shipped = False
         self.weights: dict[str, Tensor] = {}
@@ -136,7 +139,7 @@ class Selection:
             return False
         if step not in self.rows:
             self.rows[step] = self._measure(step, average)
-            if step == 0 and self.rows[0].nll_retain is None:
+            if step == 0 and _nll(self.rows[0]) == math.inf:
                 raise UserError(
                     "the likelihood of the model to unlearn fails its step-doubling check, so there is nothing to "
                     "select by; try more --select-images, or look at it with msgm nll"
@@ -146,7 +149,7 @@ class Selection:
                 self.weights = {name: value.detach().clone() for name, value in average.state_dict().items()}
             self._write()
         row = self.rows[step]
-        self.stopped = row.nll_retain is not None and _nll(row) > _nll(self.rows[0]) + self.settings.select_stop
+        self.stopped = math.inf > _nll(row) > _nll(self.rows[0]) + self.settings.select_stop
         return self.stopped
 
     def ship(self, average: ScoreModel) -> dict[str, Any]:
@@ -167,10 +170,10 @@ class Selection:
             }
         }
 
-    def verdicts(self) -> list[Row]:
+    def verdicts(self) -> list[Result]:
         """What was measured, in order, each with what became of it in the place of the method."""
 
-        def verdict(step: int, row: Row) -> str:
+        def verdict(step: int, row: Result) -> str:
             if step in (0, self.kept):
                 return "kept" if step else "the parent"
             return "" if within(row, self.rows[0], self.settings) else "over a limit"
@@ -181,7 +184,7 @@ class Selection:
         forget = int(self.split.request.mask(self.held_out).sum())
         return {"held_out": {"retain": len(self.held_out) - forget, "forget": forget, "seed": SEED}}
 
-    def _measure(self, step: int, average: ScoreModel) -> Row:
+    def _measure(self, step: int, average: ScoreModel) -> Result:
         row, _ = evaluate(
             average,
             name=f"step {step}",
@@ -193,8 +196,8 @@ class Selection:
             progress=False,
         )
         # As it is read again by a run that is resumed, which takes another time.
-        extra = {key: value for key, value in row.extra.items() if key != "evaluation_seconds"}
-        return Row.from_dict(plain(replace(row, extra=extra).to_dict()))
+        timeless = {k: each for k, each in row.measured.items() if k != quantities.AUDIT_SECONDS.name}
+        return Result.from_dict(plain(replace(row, measured=timeless).to_dict()))
 
     def _write(self) -> None:
         if self.out is None:
@@ -209,19 +212,23 @@ class Selection:
         stored = read_json(self.out / WATCHED) if self.out is not None else {}
         if stored.get("settings") != asdict(self.settings):
             raise UserError(f"{self.out} was begun with other --select options; resume with the same")
-        self.rows = {int(step): Row.from_dict(row) for step, row in stored["rows"].items()}
+        self.rows = {int(step): Result.from_dict(row) for step, row in stored["rows"].items()}
         self.kept = int(stored["kept"])
         if self.kept and self.out is not None:
             self.weights = read_tensors(self.out / WEIGHTS)
 
 
-def _rate(row: Row) -> float:
-    return row.unlearning_ratio.value if row.unlearning_ratio is not None else 1.0
+def _rate(row: Result) -> float:
+    return _or(row.value(quantities.UR), 1.0)
 
 
-def _junk(row: Row) -> float:
-    return float(row.to_dict()["junk"])
+def _junk(row: Result) -> float:
+    return _or(row.value(quantities.JUNK), 1.0)
 
 
-def _nll(row: Row) -> float:
-    return row.nll_retain[0] if row.nll_retain is not None else float("inf")
+def _nll(row: Result) -> float:
+    return _or(row.value(quantities.NLL["retain"]), math.inf)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

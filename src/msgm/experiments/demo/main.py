@@ -1,28 +1,22 @@
-"""The main job on real digits: forget 3 and 7 in a trained MNIST model, and prove it."""
+"""The demo: the Standard digits model, three ways to make it forget, before and after on one page."""
 
 from __future__ import annotations
 
-import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ...data import ForgetRequest, Source
+from ...data import Source
 from ...forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
-from ...formats.native import EMBEDDED, RECORD, embedded, load
-from ...metrics.judge import Judge
-from ...model.score import ScoreModel
-from ...report.page import Results, Row, commit, write_html, write_json
-from ...report.pictures import grid, save_samples
+from ...formats.native import EMBEDDED, load
+from ...metrics.shares import forget_classes
+from ...report.page import commit, write_html, write_json
+from ...report.pictures import picture
+from ...report.results import Results
 from ...storage import claim
-from ...training.loop import unlearn
 from ...training.runs import read_log
 from ...training.settings import UnlearnSettings
-from ..core.evaluate import EvaluateSettings, evaluate
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from ..core.evaluate import EvaluateSettings, beside
+from ..core.jobs import GRID, Job, Task, inputs, judge_of, perform_all
 
 RULE = "label in [3, 7]"
 
@@ -52,48 +46,33 @@ def demo(
     """
     if not resume:
         claim(out, overwrite=overwrite)
-    request, judge, test = ForgetRequest(RULE), Judge.load(embedded("judge")), Source("demo").open("test")
-    split, parent = request.split(Source("demo").open()), load(EMBEDDED)
-    out.mkdir(parents=True, exist_ok=True)
-
-    rows: list[Row] = []
-    grids: list[tuple[str, Image]] = []
-    made: dict[str, tuple[ScoreModel, float]] = {"Standard": (parent, 0.0)}
-    for name, method in models().items():
-        folder, began = out / "models" / name.lower(), time.monotonic()
-        if resume and (folder / RECORD).exists():
-            made[name] = (load(folder), float("nan"))
-            continue
-        child = unlearn(
-            parent, split, method=method, settings=unlearning, out=folder, resume=resume, overwrite=overwrite,
-            device="cpu", command=command,
-        )  # fmt: skip
-        made[name] = (child, time.monotonic() - began)
-    for name, (model, seconds) in made.items():
-        method_name = "standard" if name == "Standard" else str(model.record["method"]["name"])
-        row, pixels = evaluate(
-            model, name=name, method=method_name, judge=judge, request=request, test=test, settings=evaluation,
-            seconds=seconds,
-        )  # fmt: skip
-        shutil.rmtree(out / "samples" / name.lower(), ignore_errors=True)
-        save_samples(out / "samples" / name.lower(), pixels)
-        rows.append(row)
-        grids.append((name, grid(pixels[:100])))
-
+    task = Task(
+        model=EMBEDDED, data=Source("demo"), rule=RULE, judge=EMBEDDED, evaluation=evaluation, command=command
+    )  # fmt: skip
+    methods: dict[str, Method | None] = {"Standard": None, **models()}
+    jobs = [
+        Job(
+            name=name, out=out / "models" / name.lower(), task=task, method=method, settings=unlearning, shown=100,
+            samples=out / "samples" / name.lower(),
+        )
+        for name, method in methods.items()
+    ]  # fmt: skip
+    rows = perform_all(jobs, title="Demo", workers=1, resume=resume)
+    parent, split, _, judge = inputs(task)
+    rows[1:] = beside(rows[0], rows[1:], judge, forget_classes(split.request, judge))
     budget = {"size": "small", "unlearning": asdict(unlearning), "evaluation": asdict(evaluation)}
-    results = Results(command=command, seed=evaluation.seed, commit=commit(), budget=budget, rows=rows)
+    results = Results(
+        command=command, seed=evaluation.seed, commit=commit(), budget=budget, rows=rows, judge=judge_of(task)
+    )  # fmt: skip
     write_json(out / "results.json", results.to_dict())
-    logs = {name: read_log(out / "models" / name.lower()) for name in models()}
+    made = {job.name: job.out for job in jobs[1:]}
     write_html(
         out / "report.html",
         results,
         title="Digits 3 and 7, forgotten",
-        grids=grids,
-        curves={name: [(int(r["step"]), r["retain"], r["forget"]) for r in log] for name, log in logs.items()},
-        records={name: model.record for name, (model, _) in made.items()},
-        notes=[
-            "Every grid starts from the same noise: picture k of one model is what picture k of another became.",
-            f"Of real test images the judge calls {judge.accuracy:.1%} right and {judge.real_called_junk:.2%} junk.",
-        ],
+        grids=[(job.name, picture(job.out / GRID)) for job in jobs],
+        curves={name: [(int(r["step"]), r["retain"], r["forget"]) for r in read_log(at)] for name, at in made.items()},
+        records={"Standard": parent.record, **{name: load(at).record for name, at in made.items()}},
+        notes=["Every grid starts from the same noise: picture k of one model is what picture k of another became."],
     )
     return results

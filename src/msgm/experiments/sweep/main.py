@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...forgetting.methods import METHODS, Method
-from ...report.page import Columns, Results, commit, judged_sheets, results_sheet, write_html, write_json
-from ...report.pareto import CRITERIA, pareto_figure, undominated
-from ...report.pictures import write_figure
-from ...report.repeats import over_seeds
+from ...metrics.shares import forget_classes
+from ...report.page import commit, write_html, write_json
+from ...report.pareto import criteria, pareto_figure, undominated
+from ...report.pictures import picture, write_figure
+from ...report.results import Results
+from ...report.tables import Columns, judged_sheets, results_sheet
 from ...storage import claim
 from ...training.settings import UnlearnSettings
 from ..core.estimate import forecast
-from ..core.evaluate import EvaluateSettings
-from ..core.jobs import GRID, Job, Task, perform_all
+from ..core.evaluate import EvaluateSettings, beside
+from ..core.jobs import GRID, Job, Task, inputs, judge_of, perform_all
+from ..core.seeds import over_seeds
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
-COLUMNS: Columns = {
-    "Fréchet": lambda row: _number(row.extra.get("frechet_distance"), ".1f"),
-    "front": lambda row: {True: "yes", False: "no"}.get(row.extra.get("front"), ""),  # type: ignore[arg-type]
-}
+COLUMNS: Columns = {"front": lambda row: "" if row.front is None else "yes" if row.front else "no"}
 """Beside those that every table has."""
 
 
@@ -162,28 +162,31 @@ def sweep(
         jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, resume=resume, progress=progress,
         before=lambda left: say(forecast(left, workers)),
     )  # fmt: skip
+    _, split, _, judge = inputs(task)
+    made[1:] = beside(made[0], made[1:], judge, forget_classes(split.request, judge))
     rows = {job.out: row for job, row in zip(jobs, made, strict=True)}
     means = [over_seeds([rows[job.out] for job in group]) for group in groups]
     fronts = undominated(means)
     compared = [
-        replace(row, extra={**row.extra, "front": good, "options": dict(variant.options)})
+        replace(row, front=good, options=dict(variant.options))
         for row, good, variant in zip(means, fronts, methods, strict=True)
     ]
     budget = {
         "steps": settings.steps,
         "images_per_step": 2 * settings.batch,
         "seeds": list(range(settings.seed, settings.seed + seeds)),
-        "criteria": list(CRITERIA),
+        "criteria": criteria(means),
         "unlearning": asdict(settings),
         "evaluation": asdict(task.evaluation),
     }
     reference = rows[parent.out]
     results = Results(
-        command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[reference, *compared]
-    )
+        command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[reference, *compared],
+        judge=judge_of(task),
+    )  # fmt: skip
     write_json(out / "results.json", results)
-    picture = write_figure(pareto_figure(compared, reference), out / "pareto")
-    _report(out, task, results, picture, [parent, *(group[0] for group in groups)])
+    front = write_figure(pareto_figure(compared, reference), out / "pareto")
+    _report(out, task, results, front, [parent, *(group[0] for group in groups)])
     return results
 
 
@@ -219,21 +222,18 @@ def repeat(
     )  # fmt: skip
     total = replace(over_seeds(rows), model=f"mean of {seeds}")
     budget = {"unlearning": asdict(settings), "evaluation": asdict(task.evaluation)}
-    results = Results(command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[*rows, total])
+    results = Results(
+        command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[*rows, total],
+        judge=judge_of(task),
+    )  # fmt: skip
     write_json(out / "results.json", results)
     return results
 
 
 def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Sequence[Job]) -> None:
-    from PIL import Image
-
-    def picture(path: Path) -> Image.Image:
-        with Image.open(path) as image:
-            return image.copy()
-
     notes = [
-        f"front: no other row is at least as good in all of {', '.join(CRITERIA)} and better in one, by the means. "
-        "A row of which any run was refused, diverged or failed a check is on no front.",
+        f"front: no other row is at least as good in all of {', '.join(results.budget['criteria'])} and better in one, "
+        "by the means. A row of which any run was refused, diverged or failed a check is on no front.",
         "Intervals and ± are over the seeds; the interval of a rate is never narrower than its samples allow.",
         "All models were sampled from the same noise: picture k of one is what picture k of another became.",
     ]
@@ -244,7 +244,7 @@ def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Seque
         results,
         title=f"Ways to forget: {task.rule}",
         sheets=[
-            results_sheet(results, {**COLUMNS, "status": lambda row: str(row.extra["status"])}),
+            results_sheet(results, {**COLUMNS, "status": lambda row: row.said}),
             *judged_sheets(results),
         ],
         figures=[("UR + junk against the NLL of retained images", pareto)],
@@ -265,7 +265,3 @@ def _value(text: str) -> Any:
         return literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else f"{value:{form}}"

@@ -69,7 +69,7 @@ def _model(out: Path, toy: Toy, objective: str) -> tuple[ScoreModel, ScoreModel]
     setting = Setting(toy=toy.name, objective=objective)
     exact = setting.optimum()
     assert exact is not None
-    return load(out / "models" / Run(setting=setting, mode="retrain", seed=0).key), exact
+    return load(out / "runs" / Run(setting=setting, mode="retrain", seed=0).key), exact
 
 
 def scores(toy: Toy, models: dict[str, tuple[ScoreModel, ScoreModel]], t: Tensor) -> Figure:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from ...progress import Tick, bar
 from ...report.page import commit, write_html, write_json
-from ...storage import claim, read_json
-from ..core.pool import begun, run_all
+from ...storage import claim
+from ..core.pieces import Piece, prepare
+from ..core.pool import run_all
 from .claims import claims
 from .figures import draw
 from .measure import TEST_SEED, bound_terms, exact_nll, measure, outlier_limit, test_points
@@ -23,49 +24,34 @@ from .runs import Run, execute, own_seed, plan
 from .setup import TOYS, Budget, Setting
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """One thing to do and the file that says it is done: a run, or the exact optimum of a setting."""
-
-    what: Run | Setting
-    path: Path
-
-    @property
-    def cost(self) -> int:
-        """Roughly, for the bar: a re-training costs two fine-tunings."""
-        return 2 if isinstance(self.what, Run) and self.what.mode == "retrain" else 1
-
-
 def reproduce(
     out: Path, *, budget: Budget, seed: int, workers: int, command: str, resume: bool = False, overwrite: bool = False
 ) -> dict[str, Any]:
     """Make what is missing in ``out``, then results.json, the figures and report.html; returns the results.
 
-    ``runs/*.json`` and ``exact/*.json`` hold each finished piece, ``plan.json`` what they were made with. Raises
-    UserError where ``out`` holds something and neither ``resume`` nor ``overwrite`` is given, or another plan.
+    ``runs/<run>`` and ``exact/<setting>`` hold each piece: its result, and what it was made with. Raises UserError
+    where ``out`` holds something and neither ``resume`` nor ``overwrite`` is given, or pieces of other settings.
     """
-    ours = {"budget": asdict(budget), "seed": seed}
-    if not (resume and begun(out / "plan.json", ours)):
+    if not resume:
         claim(out, overwrite=overwrite)
-        for old in [*out.glob("runs/*.json"), *out.glob("exact/*.json")]:
-            old.unlink()
-        write_json(out / "plan.json", ours)
-
     runs = plan(budget)
     settings = dict.fromkeys(run.setting for run in runs if run.setting.optimum() is not None)
-    pieces = [_Piece(what=run, path=out / "runs" / f"{run.key}.json") for run in runs]
-    exact = [_Piece(what=setting, path=out / "exact" / f"{setting.key}.json") for setting in settings]
-    parents = [p for p in pieces if isinstance(p.what, Run) and p.what.setting.objective == "standard"]
-    others = [p for p in (*pieces, *exact) if p not in parents]
-    total, done = _cost(pieces + exact), _cost([p for p in pieces + exact if p.path.exists()])
-    with bar("Toy experiment", total, done=done) as tick:
+    made = [_piece(out / "runs" / run.key, partial(execute, run, budget, seed, out / "runs"), run) for run in runs]
+    exact = [_piece(out / "exact" / each.key, partial(_optimum, each, budget, seed), each) for each in settings]
+    common = {"budget": asdict(budget), "seed": seed}
+    pieces = [replace(piece, identity={**common, **piece.identity}) for piece in made + exact]
+    left = prepare(pieces, resume=resume)
+    first = {run.key for run in runs if run.setting.objective == "standard"}
+    total = sum(piece.cost for piece in pieces)
+    with bar("Toy experiment", total, done=round(total - sum(piece.cost for piece in left))) as tick:
         # Fine-tuning starts from the Standard models.
-        for stage in (parents, others):
-            waiting = sorted((p for p in stage if not p.path.exists()), key=lambda p: -p.cost)
-            run_all(partial(_make, budget, seed, out), waiting, workers=workers, tick=tick)
+        for parents in (True, False):
+            stage = [piece for piece in left if (piece.key in first) == parents]
+            run_all(sorted(stage, key=lambda piece: -piece.cost), workers=workers, tick=tick)
 
-    found = [(run, read_json(piece.path)) for run, piece in zip(runs, pieces, strict=True)]
-    optima = {setting.key: read_json(piece.path) for setting, piece in zip(settings, exact, strict=True)}
+    results_of = {piece.folder: piece.result for piece in pieces}
+    found = [(run, results_of[piece.folder]) for run, piece in zip(runs, made, strict=True)]
+    optima = {setting.key: results_of[piece.folder] for setting, piece in zip(settings, exact, strict=True)}
     results: dict[str, Any] = {
         "command": command,
         "seed": seed,
@@ -89,22 +75,27 @@ def reproduce(
     return results
 
 
-def _cost(pieces: Sequence[_Piece]) -> int:
-    return sum(piece.cost for piece in pieces)
+def _piece(folder: Path, work: Callable[[], dict[str, Any]], what: Run | Setting) -> Piece:
+    # Roughly, for the bar: a re-training costs two fine-tunings.
+    cost = 2.0 if isinstance(what, Run) and what.mode == "retrain" else 1.0
+    run, identity = partial(_make, work, cost, what.key), {"what": asdict(what)}
+    return Piece(key=what.key, folder=folder, identity=identity, run=run, cost=cost)
 
 
-def _make(budget: Budget, seed: int, out: Path, piece: _Piece, tick: Tick) -> None:
-    """Do one piece and write its file."""
-    if isinstance(piece.what, Run):
-        found = execute(piece.what, budget, seed, out)
-    else:
-        model, began = piece.what.optimum(), time.process_time()
-        assert model is not None
-        tests = [own_seed(seed, number) for number in range(budget.seeds)]
-        measured = measure(model, TOYS[piece.what.toy], budget, seed=tests[0], tests=tests, grids=piece.what.grids)
-        found = {"cpu_seconds": time.process_time() - began, **measured}
-    write_json(piece.path, found)
-    tick(piece.cost, note=piece.path.stem)
+def _make(work: Callable[[], dict[str, Any]], cost: float, key: str, tick: Tick) -> dict[str, Any]:
+    """Do one piece, and tell that it is done."""
+    found = work()
+    tick(cost, note=key)
+    return found
+
+
+def _optimum(setting: Setting, budget: Budget, seed: int) -> dict[str, Any]:
+    """What is measured of the exact optimum of a setting."""
+    model, began = setting.optimum(), time.process_time()
+    assert model is not None
+    tests = [own_seed(seed, number) for number in range(budget.seeds)]
+    measured = measure(model, TOYS[setting.toy], budget, seed=tests[0], tests=tests, grids=setting.grids)
+    return {"cpu_seconds": time.process_time() - began, **measured}
 
 
 def _facts(name: str, budget: Budget, seed: int) -> dict[str, Any]:

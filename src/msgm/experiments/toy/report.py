@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ...report.page import Sheet
-from ...report.repeats import mean
+from ...report.tables import Sheet
+from ..core.seeds import mean
 from .measure import bound
 from .runs import Run
 from .setup import OBJECTIVES, TOYS, Setting

@@ -146,7 +146,7 @@ def kept(run: Run) -> bool:
 def execute(run: Run, budget: Budget, seed: int, out: Path) -> dict[str, Any]:
     """Train and measure: the JSON object of one run."""
     began = time.process_time()
-    model = trained(run, budget, seed, out / "models")
+    model = trained(run, budget, seed, out)
     seconds = time.process_time() - began
     own = own_seed(seed, run.seed)
     found = measure(model, TOYS[run.setting.toy], budget, seed=own, tests=[own])

@@ -1,0 +1,56 @@
+"""What the measures of this room measure, each with its unit, which way is better, and a sentence for legends."""
+
+from __future__ import annotations
+
+from .measured import Quantity
+
+UR = Quantity(
+    name="UR", unit="%", better="lower",
+    about="UR: share of all samples that the judge puts into the forget classes",
+)  # fmt: skip
+JUNK = Quantity(name="junk", unit="%", better="lower", about="junk: neither forgotten nor retained")
+RETAINED = Quantity(name="retained", unit="%", about="retained: the rest of the samples")
+BENT = Quantity(
+    name="TV", unit="%", better="lower",
+    about="TV: total variation distance of the kept classes' shares among the samples from those among real "
+    "retained images",
+)  # fmt: skip
+FRECHET = Quantity(
+    name="Fréchet", better="lower",
+    about="Fréchet: distance of the judge's features of all samples from those of real retained images; it is no FID",
+)  # fmt: skip
+NLL = {
+    "retain": Quantity(
+        name="NLL retain", unit="bits/dim", better="lower",
+        about="NLL: of retained and of forgotten test images in bits/dim; what is forgotten is to be unlikely",
+    ),
+    "forget": Quantity(name="NLL forget", unit="bits/dim", better="higher", about=""),
+}  # fmt: skip
+DOUBLING = {
+    key: Quantity(
+        name=f"doubling {key}", unit="bits/dim", detail=True,
+        about=f"doubling {key}: by how much twice the steps change the NLL",
+    )
+    for key in NLL
+}  # fmt: skip
+BENT_FROM_PARENT = Quantity(
+    name="TV parent", unit="%",
+    about="TV parent: the same distance from the kept samples of the first row's model",
+)  # fmt: skip
+CORRECTED = Quantity(
+    name="UR corrected", unit="%",
+    about="UR corrected: UR without the judge's own errors on real images (Rogan and Gladen 1978)",
+)  # fmt: skip
+STEPS = Quantity(name="steps", unit="steps", better="lower", about="steps: those that the run took")
+IMAGES = Quantity(name="images", unit="images", detail=True, about="images: those that the run saw")
+SECONDS = Quantity(name="seconds", unit="s", about="seconds: that the run took")
+AUDIT_SECONDS = Quantity(name="evaluation seconds", unit="s", detail=True, about="evaluation seconds: of all this")
+
+ABOUT = {
+    quantity.name: quantity.about
+    for quantity in (
+        UR, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED, STEPS,
+        IMAGES, SECONDS, AUDIT_SECONDS,
+    )
+}  # fmt: skip
+"""For legends, by name."""

@@ -1,0 +1,69 @@
+"""What is measured: a model, its samples, the test images in two, and the judge, each asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..data import Images, to_model, to_pixels
+from ..progress import bar
+from ..sampling import Sampler
+from .judge import Judge
+from .worth import Worth, verdicts_on, worth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model to be measured; its samples are drawn when a measure first asks for them.
+
+    Args:
+        name: what it is called in progress bars.
+        sampler: of the model.
+        n: samples.
+        seed: of the samples.
+        judge: who judges them.
+        forget: the judge's classes that are to be forgotten.
+        retained: test images to be retained.
+        forgotten: test images to be forgotten.
+        progress: show bars.
+    """
+
+    name: str
+    sampler: Sampler
+    n: int
+    seed: int
+    judge: Judge
+    forget: Set[int]
+    retained: Images
+    forgotten: Images
+    progress: bool = True
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The samples, uint8 (n, C, H, W)."""
+        with bar(f"{self.name}: {self.n} samples", self.n, show=self.progress) as tick:
+            return to_pixels(self.sampler.sample(self.n, seed=self.seed, tick=tick)).cpu()
+
+    @cached_property
+    def verdicts(self) -> Tensor:
+        """The judge's label value of each sample, (n,)."""
+        return self.judge.predict(to_model(self.pixels))
+
+    @cached_property
+    def verdicts_on_real(self) -> tuple[Tensor, Tensor]:
+        """The judge's label values of the test images: the retained, the forgotten."""
+        return verdicts_on(self.judge, self.retained), verdicts_on(self.judge, self.forgotten)
+
+    @cached_property
+    def worth(self) -> Worth:
+        """How far the judge can be trusted with this request."""
+        return worth(self.judge, self.forget, *self.verdicts_on_real)
+
+    def kept_counts(self, verdicts: Tensor) -> list[int]:
+        """How many of these label values are of each class that is to be kept; junk is none."""
+        kept = [label for label in self.judge.classes if label not in self.forget]
+        return [int(torch.eq(verdicts, label).sum()) for label in kept]
