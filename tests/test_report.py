@@ -5,6 +5,7 @@ import math
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from rich.console import Console
 from msgm.metrics import quantities
 from msgm.metrics.measured import Measured
 from msgm.metrics.rates import wilson
+from msgm.metrics.worth import Worth
 from msgm.report.page import commit, write_html, write_json
 from msgm.report.pictures import grid
 from msgm.report.results import Result, Results
 from msgm.report.tables import judged_sheets, results_sheet, screen_tables
+from msgm.report.verdict import verdict
 from msgm.status import diverged, refused
 
 RESULTS = Path(__file__).parents[1] / "docs/results"
@@ -193,10 +196,41 @@ def test_html_is_self_contained_and_escaped(tmp_path: Path) -> None:
     assert len(embedded) == 2
 
 
+def test_a_page_answers_first(tmp_path: Path) -> None:
+    found = results()
+    ur = {n: quantities.UR.share(n, 1000) for n in (0, 170, 196)}
+    judge = Worth(
+        sha256="ab" * 32, trained_on="demo", accuracy=0.99, recall=wilson(99, 100), false_positives=wilson(2, 1000),
+        called_junk=wilson(0, 1000), junk_recall={},
+    )  # fmt: skip
+
+    def against(n: int, judge: Worth | None = None) -> Results:
+        child = Result(model="Child", method="unseen", measured=by_name(ur[n], quantities.JUNK.share(3, 1000)))
+        return replace(found, rows=[found.rows[0], child], judge=judge)
+
+    said = verdict(against(0))
+    assert said == (
+        "Child draws what was to be forgotten in 0.0 [0.0, 0.4] % of its samples, Standard in 19.6 [17.3, 22.2] %; "
+        "0.3 % are junk, before 0.7 %. The intervals do not meet: it has become rarer."
+    )
+    assert "no evidence" in verdict(against(170)) and "by mistake" not in verdict(against(170, judge))
+    assert verdict(against(0, judge)).endswith("as often, by mistake (0.2% [0.1%, 0.7%]).")
+    assert verdict(replace(found, rows=found.rows[1:])) == "Nothing was measured."
+    pixels = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    write_html(
+        tmp_path / "r.html", against(0), title="T", grids=[("g", pixels)], records={"m": {"rule": "r"}}, notes=["n"]
+    )
+    page = (tmp_path / "r.html").read_text()
+    order = [
+        page.index(part) for part in (said, "<h2>Samples", "<h2>Results", "<h2>Notes", "<summary>settings", "budget")
+    ]
+    assert order == sorted(order)
+
+
 def test_html_without_options(tmp_path: Path) -> None:
     write_html(tmp_path / "report.html", results(), title="Plain")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Moderated" in page and "<figure" not in page and "What was forgotten" not in page
+    assert "Moderated" in page and "<figure" not in page and "What was forgotten," not in page
 
 
 def test_commit_is_that_of_the_tracked_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ..storage import write_bytes
 from .pictures import Curves, loss_figure, png, svg
 from .results import Results
 from .tables import Sheet, judged_sheets, results_sheet
+from .verdict import verdict
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,6 +59,7 @@ def write_html(
     results: Results | Mapping[str, Any],
     *,
     title: str,
+    answer: str | None = None,
     sheets: Sequence[Sheet] | None = None,
     figures: Sequence[tuple[str, bytes]] = (),
     grids: Sequence[tuple[str, Tensor | Image]] = (),
@@ -67,10 +69,11 @@ def write_html(
 ) -> None:
     """One HTML file with everything in it, written atomically; nothing in it is fetched from elsewhere.
 
-    ``sheets``: its tables; by default those of the rows of ``results``, which otherwise may be any JSON object with
-    command, seed, commit and budget. ``figures``: (caption, PNG file), as wide as the page.
-    ``grids``: (caption, uint8 (C, H, W) or PIL image), shown side by side. ``curves``: as in `loss_figure`.
-    ``records``: for each model, what was forgotten and how. All text is escaped.
+    What it answers stands first, then pictures and tables, and last how it was made, folded away. ``answer``: a
+    sentence; by default the `verdict` on ``results``. ``sheets``: its tables; by default those of the rows of
+    ``results``, which otherwise may be any JSON object with command, seed, commit and budget. ``figures``: (caption,
+    PNG file), as wide as the page. ``grids``: (caption, uint8 (C, H, W) or PIL image), shown side by side. ``curves``:
+    as in `loss_figure`. ``records``: for each model, what was forgotten and how. All text is escaped.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -80,8 +83,12 @@ def write_html(
     if sheets is None:
         assert isinstance(results, Results)
         sheets = [results_sheet(results), *judged_sheets(results)]
+    if answer is None:
+        assert isinstance(results, Results)
+        answer = verdict(results)
     page = environment.from_string(source).render(
         title=title,
+        answer=answer,
         results=data,
         sheets=sheets,
         figures=[(caption, _url(content)) for caption, content in figures],

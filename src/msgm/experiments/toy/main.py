@@ -68,6 +68,7 @@ def reproduce(
         out / "report.html",
         results,
         title="The toy experiment with exact answers",
+        answer=f"{sum(c['holds'] for c in results['claims'])} of {len(results['claims'])} claims hold.",
         sheets=sheets(results),
         figures=figures,
         notes=[f"{c['claim']}: {'yes' if c['holds'] else 'NO'} ({c['evidence']})" for c in results["claims"]],
