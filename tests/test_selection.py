@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import forked, sampled_only, tiny_data, tiny_model, tiny_split
+from tiny import forked, sampled_only, tiny_data, tiny_judge, tiny_model, tiny_split
 from torch import Tensor
 
 from msgm.data import ForgetRequest
@@ -117,7 +117,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, rows: dict[int, Result]) -> list[i
 
 def run(out: Path | None, settings: UnlearnSettings = SHORT, watch: SelectSettings = WATCH, **options: Any):
     torch.manual_seed(0)
-    judge, parent = Judge((0, 1), (1, 8, 8), width=2), tiny_model()
+    judge, parent = tiny_judge(), tiny_model()
     options = {"method": methods.redirect()} | options
     with Selection(watch, split=tiny_split(), judge=judge, parent=parent, steps=settings.steps, out=out) as watcher:
         child = unlearn(
@@ -251,3 +251,9 @@ def test_an_interrupted_run_chooses_the_same(at: int, number: int, uninterrupted
     assert [w["step"] for w in watched] == [0, 3, 6, 7]
     assert all(w["unlearning_ratio"]["n"] == 4 for w in watched)
     assert len({w["nll"]["retain"]["bits_per_dim"] for w in watched}) == 4
+
+
+def test_a_blind_judge_watches_nothing() -> None:
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match="cannot tell what is to be forgotten"):
+        Selection(WATCH, split=tiny_split(), judge=Judge((0, 1), (1, 8, 8), width=2), parent=tiny_model(), steps=3)

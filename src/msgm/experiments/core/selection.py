@@ -16,6 +16,7 @@ from ...errors import UserError
 from ...formats.native import read_tensors, write_tensors
 from ...metrics import quantities
 from ...metrics.judge import Judge
+from ...metrics.worth import worth_for
 from ...model.score import ScoreModel
 from ...report.page import plain, write_json
 from ...report.results import Result
@@ -101,7 +102,8 @@ class Selection:
     """A `training.Watch` that measures the average every few steps, keeps the best, and stops when D_g suffers.
 
     Train on `split`, which lacks the held-out images. With ``out``, the run's folder, what was measured is kept
-    there in watched.json, and a resumed run goes on with it; use it in a ``with`` statement.
+    there in watched.json, and a resumed run goes on with it; use it in a ``with`` statement. Raises UserError for a
+    judge that cannot tell the held-out images to be forgotten from the others.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Selection:
         self.settings, self.judge, self.steps = settings, judge, steps
         self.split, self.held_out = split.hold_out(settings.select_share, SEED)
         check(parent, judge, split.request, self.held_out)
+        worth_for(judge, split.request, self.held_out).check()
         self.out = Path(out) if out is not None else None
         self.rows: dict[int, Result] = {}
         self.kept = 0
