@@ -9,7 +9,8 @@ from torch import Tensor
 from msgm.data import ForgetRequest, Images
 from msgm.errors import UserError
 from msgm.metrics.judge import JUNK, Judge
-from msgm.metrics.restoration import check_judge, psnr, restored
+from msgm.metrics.restoration import check_judge, restored
+from msgm.metrics.similarity import psnr
 from msgm.report.comparison import comparison
 
 RULE = ForgetRequest("label == 2")

@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..data import ForgetRequest, Images, to_model
@@ -14,17 +13,7 @@ from ..errors import UserError
 from .judge import Judge
 from .rates import Rate, wilson
 from .shares import Shares, forget_classes, judged_shares
-
-
-def psnr(before: Tensor, after: Tensor, region: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio of each image, 10 log10(255^2 / mean squared error) in dB: float64 (N,).
-
-    Images are uint8 (N, C, H, W). The mean is over the pixels of ``region``, bool (H, W), or over all. Equal
-    images have infinity.
-    """
-    error = (before.double() - after.double()).square().mean(1)
-    mean = error[:, region].mean(1) if region is not None else error.flatten(1).mean(1)
-    return 10 * torch.log10(255**2 / mean)
+from .similarity import psnr
 
 
 @dataclass(frozen=True, kw_only=True)
