@@ -30,8 +30,6 @@ def test_a_number_as_text() -> None:
     assert quantities.NLL["retain"].of(2.4713, stderr=0.0402).text() == "2.471 ± 0.040"
     assert quantities.SECONDS.of(9.96).text() == "10.0" and quantities.SECONDS.of(61.4).text() == "61"
     assert quantities.STEPS.of(300).text() == "300" and quantities.UR.missing("no judge").text() == "–"
-    # What is neither better nor worse has no room for its interval.
-    assert quantities.RETAINED.share(3, 1000).text() == "0.3"
 
 
 def test_a_number_is_finite_and_its_errors_are_or_are_not_there() -> None:

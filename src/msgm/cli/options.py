@@ -20,7 +20,7 @@ from ..metrics.judge import Judge
 from ..metrics.shares import forget_classes
 from ..model.score import ScoreModel
 from ..report.results import Results
-from ..report.tables import Columns, screen_tables
+from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
 
 
@@ -164,12 +164,13 @@ def images_of(model: ScoreModel, source: Source, split: Literal["train", "test"]
 
 
 def show(results: Results, more: Columns | None = None) -> None:
-    """Print the table of results, with ``more`` columns, and what went wrong with any of its rows."""
+    """Print the tables of results, with ``more`` columns, what they are, and what went wrong with any row."""
     from rich.console import Console
 
     console = Console()
     for table in screen_tables(results, more, width=console.width):
         console.print(table)
+    console.print(legend(results), markup=False, highlight=False)
     for row in results.rows:
         if row.said != "finished":
             print(f"{row.model}: {row.said}")

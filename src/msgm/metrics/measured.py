@@ -83,7 +83,7 @@ class Measured:
         """The value with its error: ``0.3 [0.1, 0.9]`` or ``2.471 ± 0.040``."""
         if self.value is not None and self.stderr is not None:
             return f"{self.number()} ± {self._shown(self.stderr)}"
-        if self.value is not None and self.interval is not None and self.better is not None:
+        if self.value is not None and self.interval is not None:
             low, high = map(self._shown, self.interval)
             return f"{self.number()} [{low}, {high}]"
         return self.number()

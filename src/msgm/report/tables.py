@@ -85,11 +85,8 @@ def screen_tables(results: Results, more: Columns | None = None, *, width: int =
     texts = [[heading, *cells] for heading, *cells in zip(sheet.headings, *sheet.rows, strict=True)]
     widths = [max(map(len, column)) for column in texts]
     widths[0] = min(widths[0], width // 3)
-    blocks = _blocks(widths, width)
-    for index, block in enumerate(blocks):
-        last = index == len(blocks) - 1
-        shown = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
-        shown.caption = Text(sheet.legend) if last else None
+    for block in _blocks(widths, width):
+        shown = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         for place in block:
             left = place < len(NAMES) or place >= len(sheet.headings) - len(more or {})
             shown.add_column(

@@ -43,8 +43,8 @@ def mean_measured(found: Sequence[Measured]) -> Measured:
 
     Of shares of independent draws (``hits``) the interval is the wider, at each end, of Student's over the runs and
     of Wilson's for all draws together: runs that agree by chance (0 of 200 three times) are no proof of 0. Of others
-    it is Student's, and n is the number of runs. What one run measured keeps its own error, and what cannot be better
-    or worse has none.
+    it is Student's, and n is the number of runs. What one run measured keeps its own error, and what has neither an
+    error of its own nor a better, as the seconds, has none.
     """
     first = found[0]
     lost = [each.reason for each in found if each.value is None]
@@ -59,7 +59,8 @@ def mean_measured(found: Sequence[Measured]) -> Measured:
         pooled = wilson(sum(hits for hits, _ in draws), sum(n for _, n in draws))
         low, high = max(0.0, min(pooled.low, over.low)), min(1.0, max(pooled.high, over.high))
         return replace(first, value=over.value, low=low, high=high, n=pooled.n, hits=sum(hits for hits, _ in draws))
-    if first.better is None or len(set(values)) == 1:
+    bare = first.better is None and first.interval is None and first.stderr is None
+    if bare or len(set(values)) == 1:
         same = values[0] if len(set(values)) == 1 else over.value
         return replace(first, value=same, low=None, high=None, stderr=None, n=len(found))
     low, high = (max(0.0, over.low), min(1.0, over.high)) if first.unit == "%" else (over.low, over.high)
