@@ -47,8 +47,8 @@ class SweepSettings(UnlearnSettings):
 class SweepEvaluation(EvaluateSettings):
     """How each run of a sweep is audited; see `EvaluateSettings`. Fewer samples and images: the seeds add up."""
 
-    n: int = 300
-    nll_images: int = 20
+    n: int = 250
+    nll_images: int = 15
     nll_check: int = 4
 
 
