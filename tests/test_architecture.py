@@ -22,6 +22,7 @@ ROOMS = {
     "progress": "",
     "storage": "",
     "status": "",
+    "folders": "storage",
     "process": "",
     "data": "progress storage",
     "model": "process",
@@ -29,7 +30,7 @@ ROOMS = {
     "sampling": "progress process data model",
     "likelihood": "process model data sampling",
     "forgetting": "progress process model sampling",
-    "training": "progress storage status process data model formats forgetting",
+    "training": "progress storage status folders process data model formats forgetting",
     "metrics": "progress storage process data model formats sampling likelihood",
     "report": "progress storage status data sampling metrics",
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from oracle import RETAIN, SDES, gaussian_model
-from tiny import PLANE, plane_model, tiny_model, tiny_split
+from tiny import PLANE, plane_model, quiet, tiny_model, tiny_split
 from torch import Tensor
 
 from msgm.errors import UserError
@@ -156,8 +156,7 @@ def test_a_known_classifier_is_used_as_it_is() -> None:
     method = replace(methods.steer(), forget=Steer(log_odds=log_odds))
     assert method.needs == ["forget set", "a copy of the model"]
     child = unlearn(
-        plane_model(VESDE()), PLANE, method=method, settings=UnlearnSettings(steps=2, batch=8), device="cpu",
-        progress=False,
+        plane_model(VESDE()), PLANE, method=method, settings=UnlearnSettings(steps=2, batch=8), run=quiet(),
     )  # fmt: skip
     assert calls == [8, 8] and "prepared" not in child.record
 
@@ -165,7 +164,7 @@ def test_a_known_classifier_is_used_as_it_is() -> None:
 def test_the_record_says_how_good_the_classifier_is() -> None:
     child = unlearn(
         tiny_model(), tiny_split(), method=methods.steer(steps=40), settings=UnlearnSettings(steps=1, batch=4),
-        device="cpu", progress=False,
+        run=quiet(),
     )  # fmt: skip
     found = child.record["prepared"]["classifier"]
     assert [line["noise"] for line in found] == list(LEVELS)

@@ -16,19 +16,20 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import forked, tiny_data, tiny_model, tiny_split
+from tiny import forked, quiet, tiny_data, tiny_model, tiny_split
 
 import msgm.cli.main as cli
 from msgm import storage
 from msgm.data import ForgetRequest
-from msgm.errors import UserError
+from msgm.errors import Interrupted, UserError
+from msgm.folders import IDENTITY
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VPSDE
 from msgm.training import loop as training
-from msgm.training.loop import Diverged, Interrupted, train, unlearn
+from msgm.training.loop import Diverged, train, unlearn
 from msgm.training.runs import LOG, STATE, read_log
 from msgm.training.settings import TrainSettings, UnlearnSettings
 
@@ -37,13 +38,14 @@ SHORT = UnlearnSettings(steps=STEPS, batch=8, warmup=3, save_every=3, seed=5)
 
 
 def unlearned(out: Path | None, settings: TrainSettings = SHORT, parent: ScoreModel | None = None, **options: Any):
-    options = {"method": methods.redirect(), "device": "cpu", "progress": False} | options
-    return unlearn(parent or tiny_model(), tiny_split(), settings=settings, out=out, **options)  # type: ignore[arg-type]
+    method = options.pop("method", methods.redirect())
+    run = quiet(out, **options)
+    return unlearn(parent or tiny_model(), tiny_split(), method=method, settings=settings, run=run)  # type: ignore[arg-type]
 
 
 def result(folder: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any]]:
     """Weights, loss curve and record (but for the command) of a finished run, which leaves nothing else."""
-    assert sorted(p.name for p in folder.iterdir()) == [LOG, RECORD, "score.json", "unet"]
+    assert sorted(p.name for p in folder.iterdir()) == [LOG, RECORD, IDENTITY, "score.json", "unet"]
     record = json.loads((folder / RECORD).read_text())
     record.pop("command")
     return (folder / "unet" / WEIGHTS).read_bytes(), read_log(folder), record
@@ -58,14 +60,24 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("step", "number"),
-    [(1, signal.SIGINT), (5, signal.SIGINT), (STEPS, signal.SIGINT), (3, signal.SIGKILL), (8, signal.SIGKILL)],
+    [
+        (1, signal.SIGINT),
+        (5, signal.SIGINT),
+        (STEPS, signal.SIGINT),
+        (4, signal.SIGTERM),
+        (7, signal.SIGHUP),
+        (3, signal.SIGKILL),
+        (8, signal.SIGKILL),
+    ],
 )
 def test_a_stopped_unlearning_continues_bit_for_bit(step: int, number: int, uninterrupted, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     status = forked(lambda: unlearned(folder), step=step, number=number)
-    assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
-    # SIGINT ends the step and saves; SIGKILL loses what came after the last saved state, all before the first.
-    assert (folder / STATE).exists() == (number == signal.SIGINT or step > 3)
+    assert status == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
+    # The others end the step and save; SIGKILL loses what came after the last saved state, all before the first.
+    assert (folder / STATE).exists() == (number != signal.SIGKILL or step > 3)
+    # The log is on disk as it grows.
+    assert len(read_log(folder)) == step
     unlearned(folder, resume=True)
     assert result(folder) == uninterrupted
 
@@ -93,7 +105,7 @@ def test_a_full_disk_leaves_the_saved_state(uninterrupted, tmp_path: Path, monke
 
     def fsync(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) > 2:  # the log's start, the first state
+        if len(calls) > 4:  # the identity, the log's start; the log so far and the first state
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
@@ -101,7 +113,7 @@ def test_a_full_disk_leaves_the_saved_state(uninterrupted, tmp_path: Path, monke
     with pytest.raises(OSError, match="No space"):
         unlearned(folder)
     monkeypatch.undo()
-    assert sorted(p.name for p in folder.iterdir()) == [LOG, STATE]
+    assert sorted(p.name for p in folder.iterdir()) == [LOG, STATE, IDENTITY]
     unlearned(folder, resume=True)
     assert result(folder) == uninterrupted
 
@@ -118,12 +130,14 @@ def trained(tmp_path_factory):
     return result(folder)
 
 
-@pytest.mark.parametrize(("step", "number"), [(2, signal.SIGKILL), (8, signal.SIGKILL), (11, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("step", "number"), [(2, signal.SIGKILL), (8, signal.SIGKILL), (11, signal.SIGINT), (5, signal.SIGTERM)]
+)
 def test_a_stopped_training_continues_bit_for_bit(step: int, number: int, trained, tmp_path: Path, capfd) -> None:
     folder = tmp_path / "m"
     status = forked(lambda: cli.main(command(folder)), step=step, number=number)
-    if number == signal.SIGINT:
-        assert status == 130
+    if number != signal.SIGKILL:
+        assert status == 128 + number
         assert f"msgm: interrupted after step {step} of 14; go on with --resume" in capfd.readouterr().err
     cli.main(command(folder, "--resume"))
     assert result(folder) == trained
@@ -194,29 +208,38 @@ def changed(model: ScoreModel) -> ScoreModel:
     return model
 
 
-OTHER = {
-    "settings": {"settings": replace(SHORT, lr=1e-3)},
-    "seed": {"settings": replace(SHORT, seed=6)},
-    "steps": {"settings": replace(SHORT, steps=STEPS + 1)},
-    "method": {"method": methods.redirect(alpha=0.55)},
-    "parent": {"parent": changed(tiny_model())},
-    "process": {"parent": tiny_model(VPSDE())},
-    "prediction": {"parent": tiny_model(prediction="noise")},
+OTHER: dict[str, tuple[dict[str, Any], str]] = {
+    "settings": ({"settings": replace(SHORT, lr=1e-3)}, "settings.lr was 0.0008, is 0.001"),
+    "seed": ({"settings": replace(SHORT, seed=6)}, "settings.seed was 5, is 6"),
+    "steps": ({"settings": replace(SHORT, steps=STEPS + 1)}, "settings.steps was 9, is 10 .*longer run is another run"),
+    "method": ({"method": methods.redirect(alpha=0.55)}, "method.combine.alpha was 0.7, is 0.55"),
+    "parent": ({"parent": changed(tiny_model())}, "parent.weights_sha256 was"),
+    "process": ({"parent": tiny_model(VPSDE())}, "model.sde.kind was ve, is vp"),
+    "prediction": ({"parent": tiny_model(prediction="noise")}, "model.prediction was edm, is noise"),
+    "precision": ({"precision": "bf16"}, "runtime.precision was fp32, is bf16"),
 }
 
 
 @pytest.mark.parametrize("name", OTHER)
 def test_resume_with_something_else_is_refused(name: str, halfway: Path) -> None:
     before = {p.name: p.read_bytes() for p in halfway.iterdir()}
-    with pytest.raises(UserError, match="other settings, data or parent"):
-        unlearned(halfway, resume=True, **OTHER[name])
+    options, said = OTHER[name]
+    with pytest.raises(UserError, match=f"other settings, data or parent: .*{said}"):
+        unlearned(halfway, resume=True, **options)
     assert {p.name: p.read_bytes() for p in halfway.iterdir()} == before
+
+
+def test_resume_with_other_threads_is_refused(halfway: Path, monkeypatch) -> None:
+    there = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: there + 1)
+    with pytest.raises(UserError, match=f"runtime.threads was {there}, is {there + 1}"):
+        unlearned(halfway, resume=True)
 
 
 def test_resume_with_other_data_is_refused(halfway: Path) -> None:
     for split in (ForgetRequest("label == 0").split(tiny_data()), ForgetRequest("label == 1").split(tiny_data(seed=1))):
         with pytest.raises(UserError, match="other settings, data"):
-            unlearn(tiny_model(), split, settings=SHORT, out=halfway, resume=True, progress=False)
+            unlearn(tiny_model(), split, settings=SHORT, run=quiet(halfway, resume=True))
 
 
 def test_a_broken_state_is_named(halfway: Path, tmp_path: Path) -> None:
@@ -244,20 +267,38 @@ def test_a_finished_or_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 def test_images_of_another_shape_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\(1, 8, 8\).*\(1, 4, 4\)"):
-        unlearn(tiny_model(), tiny_split(size=4), settings=SHORT, out=tmp_path / "m", progress=False)
+        unlearn(tiny_model(), tiny_split(size=4), settings=SHORT, run=quiet(tmp_path / "m"))
     assert not (tmp_path / "m").exists()
 
 
 def test_a_network_that_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None:
     model = ScoreModel(torch.nn.Identity(), VPSDE(), shape=(1, 8, 8))
     with pytest.raises(UserError, match="Identity"):
-        train(model, tiny_data(), out=tmp_path / "m", progress=False)
+        train(model, tiny_data(), run=quiet(tmp_path / "m"))
     assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"batch": 0}, {"save_every": 0}, {"lr": 0.0}, {"lr": math.nan}, {"ema": 1.0}, {"guard": math.inf}],
+    [
+        {"steps": 0},
+        {"batch": 0},
+        {"save_every": 0},
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"ema": 1.0},
+        {"guard": math.inf},
+        {"seed": 2**70},
+        {"seed": -1},
+        {"steps": 10**12},
+        {"batch": 10**7},
+        {"warmup": -5},
+        {"cooldown": -1.0},
+        {"cooldown": math.nan},
+        {"weight_decay": -1.0},
+        {"noise_mean": math.inf},
+        {"lr": 1e9},
+    ],
     ids=str,
 )
 def test_settings_out_of_range(options) -> None:
@@ -291,8 +332,8 @@ def test_the_average_of_the_weights(monkeypatch) -> None:
     """It follows the recursion from the parent on, and says what the live weights say."""
     parent, live = tiny_model(), []
     settings = replace(SHORT, steps=40, lr=3e-3, ema=0.8)
-    follow = training._follow
-    monkeypatch.setattr(training, "_follow", lambda a, m, d: (follow(a, m, d), live.append(m.clone()))[0])
+    follow = training.follow
+    monkeypatch.setattr(training, "follow", lambda a, m, d: (follow(a, m, d), live.append(m.clone()))[0])
     child = unlearned(None, settings, parent=parent)
     monkeypatch.undo()
     last = unlearned(None, replace(settings, ema=0.0), parent=parent)  # the average is the live weights
@@ -317,7 +358,7 @@ def test_training_is_in_place_and_learns() -> None:
     model = tiny_model(dropout=0.0)
     before = retain_error(model)
     settings = TrainSettings(steps=60, batch=8, warmup=5, lr=3e-3, ema=0.9)
-    trained = train(model, tiny_data(), settings=settings, device="cpu", progress=False)
+    trained = train(model, tiny_data(), settings=settings, run=quiet())
     assert trained is not model
     assert retain_error(trained) < 0.8 * before and retain_error(model) < 0.8 * before
 
@@ -335,11 +376,11 @@ def test_the_record(tmp_path: Path) -> None:
     assert record["data"] == {"name": "halves", "sha256": tiny_data().digest, "images": 40}
     assert record["method"] == methods.redirect().to_dict()
     assert record["settings"] == {**vars(SHORT)} and record["seed"] == 5
-    assert set(record["versions"]) == {"msgm", "torch", "diffusers", "accelerate"}
+    assert set(record["versions"]) == {"msgm", "torch", "diffusers"}
     assert record["versions"]["torch"] == torch.__version__
 
     settings = TrainSettings(steps=1, batch=4)
-    train(tiny_model(), tiny_data(), settings=settings, out=tmp_path / "t", device="cpu", progress=False)
+    train(tiny_model(), tiny_data(), settings=settings, run=quiet(tmp_path / "t"))
     record = load(tmp_path / "t").record
     assert record["kind"] == "trained" and "parent" not in record and "request" not in record
     assert record["data"] == {"name": "halves", "sha256": tiny_data().digest, "images": 40}
@@ -348,7 +389,7 @@ def test_the_record(tmp_path: Path) -> None:
 
 def good_parent() -> ScoreModel:
     settings = TrainSettings(steps=60, batch=8, warmup=5, lr=3e-3, ema=0.9)
-    return train(tiny_model(dropout=0.0), tiny_data(), settings=settings, device="cpu", progress=False)
+    return train(tiny_model(dropout=0.0), tiny_data(), settings=settings, run=quiet())
 
 
 def test_the_guard_stops_unbounded_obtuse(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from msgm.data import ForgetRequest, Images, Split
+from msgm.errors import Interrupted
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.formats.native import save
 from msgm.metrics import quantities
@@ -21,7 +22,12 @@ from msgm.model.score import Prediction, ScoreModel
 from msgm.process.sde import SDE, VESDE
 from msgm.report.results import Result
 from msgm.training import loop as training
-from msgm.training.loop import Interrupted
+from msgm.training.runs import RunSpec
+
+
+def quiet(folder: Path | None = None, **options: Any) -> RunSpec:
+    """A run on the CPU without a bar."""
+    return RunSpec(**({"folder": folder, "device": "cpu", "progress": False} | options))
 
 
 def tiny_data(n: int = 40, size: int = 8, seed: int = 0) -> Images:
@@ -104,7 +110,7 @@ def forked(action: Callable[[], object], *, step: int, number: int) -> int:
     if child == 0:
         status = 99
         try:
-            follow, done = training._follow, []
+            follow, done = training.follow, []
 
             def struck(*arguments: Any) -> None:
                 done.append(None)
@@ -112,13 +118,13 @@ def forked(action: Callable[[], object], *, step: int, number: int) -> int:
                     os.kill(os.getpid(), number)
                 follow(*arguments)
 
-            training._follow = struck
+            training.follow = struck
             action()
             status = 0
         except SystemExit as end:
             status = int(end.code or 0)
-        except Interrupted:
-            status = 130
+        except Interrupted as stop:
+            status = 128 + stop.number
         finally:
             sys.stderr.flush()
             os._exit(status)

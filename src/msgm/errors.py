@@ -1,4 +1,6 @@
-"""The one exception that means: the request itself is wrong, and here is what to do about it."""
+"""What a run can end with but for success: a request that is wrong, or a signal from outside."""
+
+import signal
 
 
 class UserError(ValueError):
@@ -6,3 +8,14 @@ class UserError(ValueError):
 
     The command line prints it and exits with status 2; nothing has been written by then.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal: Ctrl-C, or SIGTERM or SIGHUP, which a scheduler and a closed terminal send.
+
+    What was done is saved; the message says how to go on. The command line exits with 128 and the ``number``.
+    """
+
+    def __init__(self, message: str = "interrupted", number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number

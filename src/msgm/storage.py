@@ -49,9 +49,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def place(out: str | os.PathLike[str]) -> Path:
+    """The path of a folder to write into, there or not yet. Raises UserError where nothing could be written."""
+    path = Path(out)
+    try:
+        str(path).encode()
+        whole = path.resolve()
+        near = next(p for p in (whole, *whole.parents) if p.exists())
+    except UnicodeEncodeError:
+        raise UserError(f"the name {os.fsencode(path)!r} is not UTF-8; choose another") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{str(path)[:200]!r} is no path of a folder: {error}") from None
+    if not str(out).strip() or whole in (Path(whole.anchor), Path.cwd(), Path.home()):
+        raise UserError(f"{str(out)!r} means {whole}, no folder of its own; name one inside it")
+    if not near.is_dir():
+        inside = "is a file" if near == whole else f"lies inside {near}, which is a file"
+        raise UserError(f"{path} {inside}; name a folder to write to")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: no permission in {near}; name another folder")
+    return path
+
+
 def claim(out: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output folder that already holds something, unless it may be replaced."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder to write to")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(f"{out} already exists; choose another folder or pass --overwrite")
+    """Refuse an output folder that cannot be written, or that already holds something unless it may be replaced."""
+    path = place(out)
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise UserError(f"{path} already exists; choose another folder or pass --overwrite")

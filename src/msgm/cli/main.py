@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from ast import literal_eval
 from collections.abc import Callable
@@ -43,7 +44,10 @@ Start with: msgm demo --out runs/demo
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit status: 0, 1 for a bug, 2 for bad input, 3 for a diverged run, 130 for Ctrl-C."""
+    """Entry point.
+
+    Exit status: 0, 1 for a bug, 2 for bad input, 3 for a diverged run, 128 + n for signal n: 130 for Ctrl-C.
+    """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS)) + 2
@@ -59,6 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(2, f"no command {name!r}; known: {', '.join(COMMANDS)}")
     from ..errors import UserError
 
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not where nohup has it ignored
+            signal.signal(number, _interrupt)
     try:
         _run(name, argv[1:])
     except UserError as error:
@@ -70,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched",
         )
     except KeyboardInterrupt as error:
-        _fail(130, str(error) or "interrupted")
+        _fail(128 + getattr(error, "number", signal.SIGINT), str(error) or "interrupted")
 
 
 def _run(name: str, argv: list[str]) -> None:
@@ -155,6 +162,13 @@ def _spell(argv: list[str], flags: set[str]) -> list[str]:
             equals, value = "=", "true"
         spelt.append(option + equals + value)
     return spelt + ([f"--set={json.dumps(chosen)}"] if chosen else [])
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """What schedulers and closing terminals send is as Ctrl-C."""
+    from ..errors import Interrupted
+
+    raise Interrupted(number=number)
 
 
 def _fail(status: int, message: str) -> NoReturn:

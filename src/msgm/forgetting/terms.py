@@ -206,7 +206,7 @@ class UniformTarget(ForgetTerm):
     """
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        target = torch.rand(batch.predicted.shape, generator=batch.generator).to(batch.predicted)
+        target = torch.rand(batch.predicted.shape, generator=batch.generator, device=batch.drawn_on).to(batch.predicted)
         return per_image((batch.predicted - target).square())
 
 
@@ -270,7 +270,7 @@ class Redirect(ForgetTerm):
         if self.denoiser is not None:
             return self.denoiser(y, ratio)
         if 0 < self.subset < len(retained):
-            chosen = torch.randperm(len(retained), generator=batch.generator)[: self.subset]
+            chosen = torch.randperm(len(retained), generator=batch.generator, device=batch.drawn_on)[: self.subset]
             retained = retained[chosen.to(retained.device)]
         centre = y - expand(ratio, y) * batch.eps if self.near == "image" else None
         return exact_denoiser(y, ratio, retained, neighbours=self.neighbours, centre=centre)

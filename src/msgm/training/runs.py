@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,62 +15,145 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..formats.native import read_tensors, write_tensors
+from ..folders import Making, Opened, opened
+from ..formats.native import RECORD, read_tensors, write_tensors
 from ..model.score import ScoreModel
-from ..storage import write_bytes
+from ..storage import read_json, write_bytes
+from .settings import TrainSettings
+from .step import State
 
 STATE, LOG = "resume.safetensors", "log.jsonl"
+MADE = (STATE, LOG, "unet", "scheduler", "model_index.json", "score.json", RECORD)
+"""What a run makes in its folder."""
+LINE = 120
+"""Bytes of a line of the log, at most."""
+LONGER = "every step's learning rate depends on how many there are, so a longer run is another run"
 
 
-@dataclass(kw_only=True)
-class Run:
-    """What changes while a run goes on."""
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Where a run is kept, and on what it computes. What its result is made of stands in the settings, seed included.
 
-    model: ScoreModel
-    average: ScoreModel
-    optimizers: dict[str, torch.optim.Optimizer]
-    step: int = 0
-    smooth: float = math.nan
-    lowest: float = math.inf
+    Args:
+        folder: for the model, its record and log.jsonl; without one nothing is written.
+        resume: go on with a run that was stopped.
+        overwrite: replace the run that is in the folder.
+        device: auto (the GPU if there is one), cpu or cuda.
+        precision: fp32, or bf16 for the network alone.
+        compile: compile the network, on a GPU; that takes a minute or two, once.
+        command: the command line, for the record.
+        progress: show a bar.
+    """
+
+    folder: str | os.PathLike[str] | None = None
+    resume: bool = False
+    overwrite: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    compile: bool = False
+    command: str = ""
+    progress: bool = True
 
 
-def store(run: Run, folder: Path, identity: str) -> None:
-    """Save all that the next step depends on; ``identity`` is a hash of what must be the same on resuming."""
-    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
-    for name, optimizer in run.optimizers.items():
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors["run"] = torch.tensor([run.step, run.smooth, run.lowest], dtype=torch.float64)
-    tensors["identity"] = torch.tensor(list(bytes.fromhex(identity)), dtype=torch.uint8)
-    write_tensors(folder / STATE, tensors)
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """The folder of a run; without ``place`` the run has none, and nothing is kept."""
+
+    place: Opened | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is."""
+        return self.place.path if self.place is not None else None
+
+    def store(self, state: State) -> None:
+        """Save all that the next step depends on."""
+        if self.place is None:
+            return
+        tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+        for name, optimizer in state.optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        tensors["run"] = torch.tensor([state.step, state.smooth, state.lowest], dtype=torch.float64)
+        tensors["identity"] = self._mark()
+        write_tensors(self.place.path / STATE, tensors)
+
+    def restore(self, state: State) -> None:
+        """Put the saved state, if there is one of this run, into a fresh one. Raises UserError where it is broken."""
+        if self.place is None or not self.place.resumed or not (path := self.place.path / STATE).exists():
+            return
+        tensors = read_tensors(path)
+        if not torch.equal(tensors.pop("identity", torch.empty(0)), self._mark()):
+            return  # of a run that this one replaces, and that was not removed for want of time
+        try:
+            _put(state, tensors)
+        except (KeyError, RuntimeError, ValueError, IndexError) as error:
+            why = str(error).splitlines()[0][:100]
+            raise UserError(f"{path} is no state of this run ({why}); remove it to start the run again") from None
+
+    def finish(self, status: Mapping[str, Any]) -> None:
+        """Note that the model is in place; what only an unfinished run needs goes."""
+        if self.place is not None:
+            self.place.end(status)
+            (self.place.path / STATE).unlink(missing_ok=True)
+
+    def _mark(self) -> Tensor:
+        assert self.place is not None
+        content = json.dumps(self.place.making.identity, sort_keys=True).encode()
+        return torch.tensor(list(hashlib.sha256(content).digest()), dtype=torch.uint8)
 
 
-def restore(run: Run, folder: Path, identity: str) -> None:
-    """Put a saved state into a fresh run. Raises UserError where it belongs to another run."""
-    tensors = read_tensors(folder / STATE)
-    if bytes(tensors["identity"].tolist()).hex() != identity:
-        raise UserError(
-            f"{folder} was started with other settings, data or parent; resume with the same or use another folder"
-        )
-    run.step = int(tensors["run"][0])
-    run.smooth, run.lowest = float(tensors["run"][1]), float(tensors["run"][2])
+@contextmanager
+def open_folder(
+    run: RunSpec, identity: Mapping[str, Any], model: ScoreModel, settings: TrainSettings
+) -> Iterator[Folder]:
+    """The folder of a run, locked; `folders.opened` has what is refused."""
+    if run.folder is None:
+        yield Folder()
+        return
+    # Weights, average and two moments, once more while a new state replaces the old; the model; the log.
+    size = 9 * sum(v.nbytes for v in model.state_dict().values()) + LINE * settings.steps
+    making = Making(kind="model", identity=identity, names=MADE, size=size, why={"settings.steps": LONGER})
+    with opened(run.folder, making, resume=run.resume, overwrite=run.overwrite) as place:
+        if not place.resumed:
+            for name in (STATE, LOG):
+                (place.path / name).unlink(missing_ok=True)
+        yield Folder(place=place)
+
+
+def spare(folder: str | os.PathLike[str] | None, weights_sha256: str) -> None:
+    """Raise UserError for the folder of the very model that a run starts from."""
+    path = Path(folder) / RECORD if folder is not None else None
+    there = read_json(path) if path is not None and path.is_file() else {}
+    # A run that diverged at once has its parent's weights, and is another.
+    child = there.get("parent", {}).get("weights_sha256") == weights_sha256
+    if there.get("weights_sha256") == weights_sha256 and not child:
+        raise UserError(f"{folder} holds the model that the run starts from; name another folder for the new one")
+
+
+def _put(state: State, tensors: Mapping[str, Tensor]) -> None:
+    state.step = int(tensors["run"][0])
+    state.smooth, state.lowest = float(tensors["run"][1]), float(tensors["run"][2])
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    run.model.load_state_dict(part("model."))
-    run.average.load_state_dict(part("average."))
-    for name, optimizer in run.optimizers.items():
-        state: dict[int, dict[str, Tensor]] = {}
+    state.model.load_state_dict(part("model."))
+    state.average.load_state_dict(part("average."))
+    state.good = state.averaged.clone()
+    for name, optimizer in state.optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part(f"{name}.").items():
             index, moment = key.split(".", 1)
-            state.setdefault(int(index), {})[moment] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            moments.setdefault(int(index), {})[moment] = value
+        if any(each["exp_avg"].shape != state.weights.shape for each in moments.values()):
+            raise ValueError("moments of another network")
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 class Log:
-    """``log.jsonl``: one line a step. A resumed run first drops the lines after its saved step."""
+    """``log.jsonl``: one line a step, on disk as it is written. A resumed run drops those after its saved step."""
 
     def __init__(self, folder: Path | None, step: int) -> None:
         self.path = folder / LOG if folder is not None else None
@@ -78,16 +163,17 @@ class Log:
         if self.path is not None:
             kept = self.path.read_text().splitlines(keepends=True)[: self.step] if self.path.exists() else []
             write_bytes(self.path, "".join(kept).encode())
-            self.file = self.path.open("a")
+            self.file = self.path.open("a", buffering=1)
         return self
 
     def __call__(self, line: dict[str, Any]) -> None:
         if self.path is not None:
             self.file.write(json.dumps(line) + "\n")
 
-    def flush(self) -> None:
+    def sync(self) -> None:
+        """What was written outlives a power cut."""
         if self.path is not None:
-            self.file.flush()
+            os.fsync(self.file.fileno())
 
     def __exit__(self, *error: object) -> None:
         if self.path is not None:

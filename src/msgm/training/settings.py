@@ -8,6 +8,18 @@ from typing import Literal
 
 from ..errors import UserError
 
+RANGES = {
+    "steps": (1, 10**9),
+    "batch": (1, 2**20),
+    "save_every": (1, 10**9),
+    "warmup": (0, 10**9),
+    "cooldown": (0.0, 1.0),
+    "weight_decay": (0.0, 1e3),
+    "noise_mean": (-20.0, 20.0),
+    "seed": (0, 2**63 - 1),
+}
+"""From and to, both allowed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -48,12 +60,15 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "save_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
-        for name in ("lr", "clip", "guard"):
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise UserError(f"{name} must lie between {least:g} and {most:g}; got {value}")
+        for name in ("clip", "guard"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be positive and finite; got {getattr(self, name)}")
+        if not 0 < self.lr <= 100:
+            raise UserError(f"lr must be above 0 and at most 100; got {self.lr}")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema is a decay in [0, 1); got {self.ema}")
 

@@ -30,7 +30,7 @@ from ...report.samples import clear
 from ...status import FINISHED, Status, diverged, refused
 from ...storage import write_bytes
 from ...training.loop import Diverged, Watch, unlearn
-from ...training.runs import STATE, read_log
+from ...training.runs import STATE, RunSpec, read_log
 from ...training.settings import UnlearnSettings
 from .evaluate import EvaluateSettings, check, evaluate, retain_confidence
 from .pieces import Piece, prepare
@@ -221,9 +221,11 @@ def _made(
         with _selected(job, parent, split, judge) as (part, watch):
             report.inner = watch
             model = unlearn(
-                parent, part, method=job.method, settings=job.settings, confidence=_confidence(job, part), out=job.out,
-                resume=True, overwrite=True, device=job.task.device, progress=False, command=job.task.command,
-                watch=report,
+                parent, part, method=job.method, settings=job.settings, confidence=_confidence(job, part), watch=report,
+                run=RunSpec(
+                    folder=job.out, resume=True, overwrite=True, device=job.task.device, command=job.task.command,
+                    progress=False,
+                ),
             )  # fmt: skip
         status = FINISHED
     except Diverged as error:

@@ -1,0 +1,226 @@
+"""Folders to write into: nothing of another's is touched, two never write at once, what was killed leaves nothing."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import quiet, tiny_model, tiny_split
+
+from msgm.errors import UserError
+from msgm.folders import IDENTITY, LOCK, Making, differences, opened, room
+from msgm.formats.native import RECORD, load, save
+from msgm.storage import place
+from msgm.training.loop import unlearn
+from msgm.training.runs import LOG, STATE
+from msgm.training.runtime import Runtime
+from msgm.training.settings import UnlearnSettings
+
+THING = Making(kind="thing", identity={"settings": {"a": 1, "b": None}, "c": [1, 2]}, names=("made", "kept.json"))
+SHORT = UnlearnSettings(steps=2, batch=4)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_new_folder_is_made_marked_and_let_go(tmp_path: Path) -> None:
+    with opened(tmp_path / "a" / "b", THING, resume=True) as folder:
+        assert not folder.resumed and folder.path == tmp_path / "a" / "b"
+        assert set(contents(folder.path)) == {IDENTITY, LOCK}
+    assert set(contents(tmp_path)) == {f"a/b/{IDENTITY}"}
+    with opened(tmp_path / "a" / "b", THING, resume=True) as folder:
+        assert folder.resumed
+        folder.end({"status": "finished"})
+    with pytest.raises(UserError, match="is finished"), opened(tmp_path / "a" / "b", THING, resume=True):
+        pass
+    with pytest.raises(UserError, match="already exists"), opened(tmp_path / "a" / "b", THING):
+        pass
+    with opened(tmp_path / "a" / "b", THING, overwrite=True) as folder:
+        assert not folder.resumed
+
+
+@pytest.mark.parametrize(
+    "ways", [{}, {"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}], ids=str
+)
+@pytest.mark.parametrize(
+    "found", [{"made": b"x"}, {"cat.png": b"x"}, {IDENTITY: b'{"name": "mine"}'}, {IDENTITY: b"no JSON"}], ids=str
+)
+def test_what_is_anothers_is_never_touched(found: dict[str, bytes], ways: dict[str, bool], tmp_path: Path) -> None:
+    for name, content in found.items():
+        (tmp_path / name).write_bytes(content)
+    if "cat.png" in found and ways.get("overwrite"):  # nothing is in the way
+        with opened(tmp_path, THING, **ways) as folder:
+            assert not folder.resumed
+    else:
+        with pytest.raises(UserError), opened(tmp_path, THING, **ways):
+            pass
+        assert contents(tmp_path) == found
+    if "cat.png" in found:
+        assert (tmp_path / "cat.png").read_bytes() == b"x"
+
+
+def test_another_kind_and_another_identity_are_refused(tmp_path: Path) -> None:
+    with opened(tmp_path / "a", THING):
+        pass
+    before = contents(tmp_path)
+    other = Making(kind="judge", identity=THING.identity, names=())
+    for ways in ({"resume": True}, {"overwrite": True}):
+        with (
+            pytest.raises(UserError, match="holds a thing of msgm, not a judge"),
+            opened(tmp_path / "a", other, **ways),
+        ):
+            pass
+    changed = Making(kind="thing", identity={"settings": {"a": 2, "d": "x" * 50}, "c": [1, 3]}, names=())
+    said = r"settings\.a was 1, is 2; c was \[1, 2\], is \[1, 3\]; settings\.d was not there, is x{12}…\."
+    with pytest.raises(UserError, match=said), opened(tmp_path / "a", changed, resume=True):
+        pass
+    assert contents(tmp_path) == before
+    assert differences({"a": {"b": 1.0}}, {"a": {"b": 1.0}}) == {}
+
+
+def test_places_where_nothing_can_be_written(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.chdir(tmp_path)
+    for out in ("", "  ", ".", "/", str(tmp_path), "~".replace("~", str(Path.home()))):
+        with pytest.raises(UserError, match="no folder of its own"):
+            place(out)
+    for out, said in (
+        ("file", "is a file"),
+        ("file/sub/x", "lies inside .*file"),
+        ("a\udcff", "UTF-8"),
+        ("a\0b", "no path"),
+    ):
+        with pytest.raises(UserError, match=said):
+            place(out)
+    with pytest.raises(UserError):
+        place("loop/x")
+    assert place("new/one") == Path("new/one")
+
+
+HOLD = """
+import sys, time
+sys.path[:0] = {path!r}
+from pathlib import Path
+from msgm.folders import Making, opened
+with opened(sys.argv[1], Making(kind="thing", identity={{}}, names=("made",))):
+    Path(sys.argv[1], ".made.{{}}.tmp".format(1234)).write_bytes(b"half")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_one_writes_at_a_time_and_what_a_killed_one_left_is_cleared(tmp_path: Path) -> None:
+    making = Making(kind="thing", identity={}, names=("made",))
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(path=sys.path), str(tmp_path / "a")], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdout.readline() == "held\n"
+    try:
+        for ways in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(UserError, match="another process is writing"), opened(tmp_path / "a", making, **ways):
+                pass
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    (tmp_path / "a" / ".mine.1.tmp").touch()
+    with opened(tmp_path / "a", making, resume=True) as folder:
+        assert folder.resumed
+    assert set(contents(tmp_path / "a")) == {IDENTITY, ".mine.1.tmp"}
+
+
+def test_room_on_the_disk_is_asked_for_first(tmp_path: Path) -> None:
+    big = Making(kind="thing", identity={}, names=(), size=10**18)
+    with pytest.raises(UserError, match=r"MiB, and \d+ are free"), opened(tmp_path / "a", big):
+        pass
+    assert not (tmp_path / "a").exists()
+    room(tmp_path / "not" / "yet", 1)
+
+
+def test_the_parents_own_folder_is_spared(tmp_path: Path) -> None:
+    save(tiny_model(), tmp_path / "m")
+    before = contents(tmp_path)
+    for ways in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(UserError, match="holds the model that the run starts from"):
+            unlearn(load(tmp_path / "m"), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m", **ways))
+    assert contents(tmp_path) == before
+
+
+def test_a_foreign_pipeline_is_not_replaced(tmp_path: Path) -> None:
+    """Neither with --overwrite nor with --resume; beside foreign files of other names a run does not mind them."""
+    (tmp_path / "m" / "scheduler").mkdir(parents=True)
+    (tmp_path / "m" / "scheduler" / "scheduler_config.json").write_text("{}")
+    (tmp_path / "m" / "model_index.json").write_text("{}")
+    before = contents(tmp_path)
+    for ways in ({"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}):
+        with pytest.raises(UserError, match=r"model_index\.json, which no model of msgm"):
+            unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m", **ways))
+    assert contents(tmp_path) == before
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "notes.txt").write_text("mine")
+    unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "n", overwrite=True))
+    assert (tmp_path / "n" / "notes.txt").read_text() == "mine" and (tmp_path / "n" / RECORD).exists()
+
+
+def test_a_killed_overwrite_goes_on_as_the_new_run(tmp_path: Path) -> None:
+    """The old model stays until the new one is there, and is not taken for it."""
+    unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m"))
+    old = load(tmp_path / "m").record["weights_sha256"]
+    longer = UnlearnSettings(steps=3, batch=4)
+
+    class Stop:
+        def __call__(self, step: int, average: object) -> bool:
+            if step == 1:
+                raise OSError("power cut")
+            return False
+
+        def ship(self, average: object) -> dict[str, str]:
+            return {}
+
+    with pytest.raises(OSError, match="power"):
+        unlearn(tiny_model(), tiny_split(), settings=longer, run=quiet(tmp_path / "m", overwrite=True), watch=Stop())
+    assert load(tmp_path / "m").record["weights_sha256"] == old
+    # The old run's state, had it been left there, is not that of the new one.
+    unlearn(tiny_model(), tiny_split(), settings=longer, run=quiet(tmp_path / "m", resume=True))
+    record = load(tmp_path / "m").record
+    assert record["settings"]["steps"] == 3 and record["weights_sha256"] != old
+    assert not (tmp_path / "m" / STATE).exists() and len((tmp_path / "m" / LOG).read_text().splitlines()) == 3
+
+
+def test_what_a_run_computes_on(monkeypatch) -> None:
+    for precision in ("fp16", "fp8", ""):
+        with pytest.raises(UserError, match="no precision"):
+            Runtime.choose("cpu", precision=precision)
+    with pytest.raises(UserError, match="compile"):
+        Runtime.choose("cpu", compile=True)
+    for device in ("meta", "abacus", ""):
+        with pytest.raises(UserError, match="no device"):
+            Runtime.choose(device)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="WORLD_SIZE is 2"):
+        unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet())
+
+
+def test_bfloat16_is_for_the_network_alone(tmp_path: Path) -> None:
+    """Its weights stay float32, its losses near those of float32; a model that ships is read in float32."""
+    runs = {
+        precision: unlearn(
+            tiny_model(dropout=0.0), tiny_split(), settings=SHORT, run=quiet(tmp_path / precision, precision=precision)
+        )
+        for precision in ("fp32", "bf16")
+    }
+    assert runs["bf16"].precision == "fp32" and runs["bf16"].record["runtime"]["precision"] == "bf16"
+    assert {p.dtype for p in runs["bf16"].parameters()} == {torch.float32}
+    weights = [torch.cat([p.detach().flatten() for p in model.parameters()]) for model in runs.values()]
+    assert not torch.equal(*weights)
+    torch.testing.assert_close(*weights, rtol=0, atol=5e-4)
+    model, x, t = tiny_model(dropout=0.0).eval(), torch.randn(3, 1, 8, 8), torch.tensor([0.2, 0.5, 0.9])
+    with torch.no_grad():
+        exact = model.noise(x, t)
+        model.precision = "bf16"
+        rough = model.noise(x, t)
+    assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
