@@ -371,10 +371,10 @@ def test_an_output_folder_that_is_a_file(model: str, out: Path, capsys: pytest.C
 
 
 def test_a_full_disk_leaves_the_previous_model(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, unlearned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = tmp_path / "model"
-    shutil.copytree(model, before)
+    shutil.copytree(unlearned, before)
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -388,8 +388,8 @@ def test_a_full_disk_leaves_the_previous_model(
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith("msgm: ")
         assert "No space left on device" in line
-        assert weights_sha256(load(before).network) == weights_sha256(load(model).network)
-        assert load(before).record == load(model).record
+        assert weights_sha256(load(before).network) == weights_sha256(load(unlearned).network)
+        assert load(before).record == load(unlearned).record
         assert not [path for path in before.rglob("*") if "tmp" in path.name]
 
 

@@ -130,16 +130,16 @@ def _resumed(path: Path, making: Making, *, resume: bool, overwrite: bool) -> bo
             raise UserError(f"{path} already exists; choose another folder or pass --overwrite")
         return False
     changed = differences(there["identity"], making.identity)
+    why = "".join(f" ({reason})" for name, reason in making.why.items() if name in changed)
+    if "ended" in there:
+        raise UserError(f"{path} is finished; there is nothing to resume{why}. Use another folder or --overwrite")
     if changed:
         lines = [f"{name} {change}" for name, change in changed.items()]
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-        why = "".join(f" ({reason})" for name, reason in making.why.items() if name in changed)
         raise UserError(
             f"{path} was begun with other settings, data or parent: {'; '.join(lines[:3])}{more}{why}. "
             f"Resume with the same, or use another folder"
         )
-    if "ended" in there:
-        raise UserError(f"{path} is finished; there is nothing to resume. Use another folder or --overwrite")
     return True
 
 
