@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -117,7 +118,8 @@ class Loop:
         method, settings = self.method, self.settings
         loss = method.retain(self._noised(retain))
         if method.forget is not None:
-            loss = method.combine(loss, None if forget is None else method.forget(self._noised(forget), pool))
+            given = None if forget is None else replace(self._noised(forget), retained=pool)
+            loss = method.combine(loss, None if given is None else method.forget(given))
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:

@@ -214,9 +214,9 @@ def test_ddpm_times_are_discrete_and_folders_are_diffusers(tmp_path) -> None:
 
     @dataclass(frozen=True, kw_only=True)
     class Watched(Redirect):
-        def each(self, batch: Noised, retained: torch.Tensor) -> torch.Tensor:
+        def each(self, batch: Noised) -> torch.Tensor:
             seen.append(batch)
-            return super().each(batch, retained)
+            return super().each(batch)
 
     parent = load(tmp_path / "parent")
     unlearn(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracle import RETAIN, SDES
 from test_regularise import Shift, start
-from test_terms import EACH_POINT, EACH_SDE, FORGET, NONE, AtPoint, batch, brute_target, close, normal
+from test_terms import EACH_POINT, EACH_SDE, FORGET, AtPoint, batch, brute_target, close, normal
 from tiny import PLANE, plane_model, quiet
 from torch import Tensor
 
@@ -62,18 +62,18 @@ def test_ascent_written_out() -> None:
     x, eps = normal(3, 1, 2, 2), normal(3, 1, 2, 2, seed=1)
     noise = (eps + torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64).view(3, 1, 1, 1)).requires_grad_()
     given = batch(sde, x, t, eps, noise)  # errors 0.01, 1, 9
-    assert Ascent()(given, NONE).item() == pytest.approx(-10.01 / 3)
-    bounded = Ascent(form="bounded", clamp=2.0)(given, NONE)
+    assert Ascent()(given).item() == pytest.approx(-10.01 / 3)
+    bounded = Ascent(form="bounded", clamp=2.0)(given)
     assert bounded.item() == pytest.approx(-(0.01 + 1 + 2) / 3)
     (slope,) = torch.autograd.grad(bounded, noise)
     assert slope[:2].all() and not slope[2].any()  # past the clamp nothing pulls
-    adaptive = Ascent(adaptive=0.5, strength=10.0)(given, NONE)
+    adaptive = Ascent(adaptive=0.5, strength=10.0)(given)
     assert adaptive.item() == pytest.approx(-10 * (0.1 + 1 + 3) / 3)
     (slope,) = torch.autograd.grad(adaptive, noise)
     # The weight is held fixed: every image pulls as hard, 10 * 2 (noise - eps) l^-1/2 / 12.
     torch.testing.assert_close(slope, torch.full_like(slope, -10 * 2 / 12))
     for progress, share in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.0)):
-        faded = Ascent(fade=True)(replace(given, progress=progress), NONE)
+        faded = Ascent(fade=True)(replace(given, progress=progress))
         assert faded.item() == pytest.approx(-share * 10.01 / 3, abs=1e-12)
 
 
@@ -82,14 +82,14 @@ def test_deflect_keeps_the_model_as_it_was_and_asks_nothing_at_contrast_0() -> N
     model = ScoreModel(Shift(theta.clone()), VESDE(), shape=(2,), prediction="noise")
     term = Deflect(contrast=0.0).prepare(start(model))
     given = start(model).noised(model, PLANE.forget.rows(), 4)
-    assert term(given, NONE).item() == 0
+    assert term(given).item() == 0
     with torch.no_grad():
         model.network.theta += 1  # training goes on, the term's copy stays
     given = start(model).noised(model, PLANE.forget.rows(), 4)
-    assert replace(term, weighting="noise")(given, NONE).item() == 1
+    assert replace(term, weighting="noise")(given).item() == 1
     assert torch.equal(term.before.network.theta, theta)
     with pytest.raises(UserError, match="prepare"):
-        Deflect()(given, NONE)
+        Deflect()(given)
     with pytest.raises(UserError, match="contrast must be 0 or more"):
         methods.deflect(contrast=-1.0)
 
@@ -112,9 +112,9 @@ def test_every_term_has_the_same_windows(name: str) -> None:
     retained = normal(10, 2, seed=3)
 
     def value(term: ForgetTerm) -> float:
-        return term(replace(given, generator=torch.Generator().manual_seed(0)), retained).item()
+        return term(replace(given, generator=torch.Generator().manual_seed(0), retained=retained)).item()
 
-    each = term.each(replace(given, generator=torch.Generator().manual_seed(0)), retained)
+    each = term.each(replace(given, generator=torch.Generator().manual_seed(0), retained=retained))
     assert value(term) == pytest.approx(float(each.mean()))
     assert value(replace(term, low=0.1, high=10.0)) == pytest.approx(float(each[1:3].sum()) / 4)
     smooth = each / (1 + (ratio / 2.0) ** 4)
@@ -177,7 +177,7 @@ def test_siss_does_not_overflow_at_any_time(sde: SDE) -> None:
         retain, forget = halves(sde, t, d=64, distance=distance)
         noise = [h.predicted.float().requires_grad_() for h in (retain, forget)]
         retain, forget = (replace(h, predicted=v) for h, v in zip((retain, forget), noise, strict=True))
-        loss = PairedDenoising()(replace(retain, pair=forget)) + PairedAscent()(replace(forget, pair=retain), NONE)
+        loss = PairedDenoising()(replace(retain, pair=forget)) + PairedAscent()(replace(forget, pair=retain))
         assert bool(torch.isfinite(loss))
         assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, noise))
     # Far apart each image is read at its own point alone.
@@ -192,7 +192,7 @@ def test_siss_alone_is_the_ordinary_loss_and_shares_the_runs_noise(monkeypatch) 
     close(PairedDenoising()(retain), Denoising()(retain))
     seen = []
     each = PairedAscent.each
-    monkeypatch.setattr(PairedAscent, "each", lambda self, b, r: (seen.append(b), each(self, b, r))[1])
+    monkeypatch.setattr(PairedAscent, "each", lambda self, b: (seen.append(b), each(self, b))[1])
     settings = UnlearnSettings(steps=2, batch=8)
     unlearn(plane_model(VESDE()), PLANE, method=methods.siss(), settings=settings, run=quiet())
     assert len(seen) == 2
@@ -209,7 +209,7 @@ def redirected(term: Redirect, seed: int = 0, n: int = 40) -> tuple[Noised, Tens
     eps = normal(6, 3, seed=2)
     given = batch(sde, sde.marginal(normal(6, 3, seed=1), t, eps), t, eps, eps)
     given = replace(given, generator=torch.Generator().manual_seed(seed))
-    found = term.denoised(given, given.x, retained)
+    found = term.denoised(replace(given, retained=retained), given.x)
     return given, retained, found
 
 
@@ -250,7 +250,7 @@ def test_retrack_is_the_error_of_the_noise() -> None:
     given, retained, _ = redirected(Redirect())
     given = replace(given, predicted=normal(6, 3, seed=5))
     expected = (given.predicted - brute_target(given, retained)).square().mean()
-    close(Redirect(weighting="noise")(given, retained), expected)
+    close(Redirect(weighting="noise")(replace(given, retained=retained)), expected)
     assert methods.retrack().forget == Redirect(weighting="noise", neighbours=10, near="image")
     assert methods.retrack().combine == Weighted(alpha=0.98, every=1)
     with pytest.raises(UserError, match="contrast must be 0 or more"):
@@ -269,15 +269,15 @@ def test_the_experts_target_is_away_from_what_it_learned() -> None:
     assert float(learned.abs().max()) < 0.5
     target = theta - 1.5 * (learned - theta)
     given = start(model).noised(model, PLANE.forget.rows(), 4)
-    torch.testing.assert_close(replace(term, low=0.0)(given, NONE), (theta - target).square().mean())
+    torch.testing.assert_close(replace(term, low=0.0)(given), (theta - target).square().mean())
     with pytest.raises(UserError, match="prepared"):
-        Expert()(given, NONE)
+        Expert()(given)
 
 
 def test_the_uniform_target_still_counts_each_image_alike() -> None:
     given = replace(redirected(Redirect())[0], generator=torch.Generator().manual_seed(1))
     u = torch.rand(given.predicted.shape, generator=torch.Generator().manual_seed(1)).to(given.predicted)
-    close(UniformTarget()(given, NONE), (given.predicted - u).square().mean())
+    close(UniformTarget()(given), (given.predicted - u).square().mean())
 
 
 @pytest.mark.parametrize("name", ["erasediff", "munba", "siss", "esd", "redirect", "deflect"])

@@ -9,7 +9,7 @@ from torch import nn
 
 from msgm.errors import UserError
 from msgm.forgetting import methods
-from msgm.forgetting.batch import Start
+from msgm.forgetting.batch import Joined, Start
 from msgm.forgetting.methods import Method
 from msgm.forgetting.prepare import fine_tuned, fisher
 from msgm.forgetting.regularise import Elastic, FisherRatio, Mask, Posterior, Pull, Saliency
@@ -28,6 +28,12 @@ def start(model: ScoreModel, seed: int = 0, batch: int = 16) -> Start:
         model=model, retain=PLANE.retain.rows(), forget=PLANE.forget.rows(), clock=UniformClock(), batch=batch,
         generator=generator,
     )  # fmt: skip
+
+
+def test_two_sets_one_after_the_other() -> None:
+    both = Joined(first=torch.arange(3.0)[:, None], second=torch.arange(3.0, 8)[:, None])
+    index = torch.tensor([7, 0, 3, 2, 2, 5])
+    assert len(both) == 8 and both[index].tolist() == [[float(k)] for k in index]
 
 
 def test_flat_weights_go_back_where_they_came_from() -> None:
@@ -60,7 +66,7 @@ def test_saliency_chooses_the_largest_gradients() -> None:
     mask = Saliency(keep=0.4, batches=5).prepare(start(model), term)
     given, total = start(model), torch.zeros_like(flat(model))
     for _ in range(min(5, -(-len(given.forget) // 16))):
-        total += gradient(given.model, term(given.noised(given.model, given.forget, 16), given.retain))
+        total += gradient(given.model, term(given.noised(given.model, given.forget, 16)))
     assert float(total[mask.free].abs().min()) >= float(total[~mask.free].abs().max())
     assert int(mask.free.sum()) == round(0.4 * len(total)) and mask.always
     torch.testing.assert_close(mask.before, flat(model))
@@ -134,7 +140,7 @@ def test_the_posteriors_mean_and_variance_are_those_of_its_checkpoints() -> None
     model, part = plane_model(VESDE()), Posterior(weight=2.0, checkpoints=4, gap=3, lr=1e-3, floor=0.01)
     pull = part.prepare(start(model), Ascent())
     given, kept = start(model), []
-    path = fine_tuned(given, torch.cat([given.retain, given.forget]), steps=12, lr=1e-3, title="")
+    path = fine_tuned(given, Joined(first=given.retain, second=given.forget), steps=12, lr=1e-3, title="")
     for k, moving in enumerate(path):
         if k in (2, 5, 8, 11):
             kept.append(flat(moving))

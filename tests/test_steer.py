@@ -178,7 +178,7 @@ class Constant(ForgetTerm):
     value: float
     seen: list[float]
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         self.seen.extend(batch.ratio.tolist())
         return self.value * batch.predicted.flatten(1).mean(1)
 
@@ -194,7 +194,7 @@ def noised(ratios: list[float]) -> Noised:
 def test_each_image_is_seen_by_the_term_of_its_noise_level() -> None:
     batch = noised([0.1, 3.0, 0.4, 0.6])
     above, below = Constant(value=2.0, seen=[]), Constant(value=-1.0, seen=[], low=0.2)
-    loss = Windows(above=above, below=below, at=0.5, share=3.0)(batch, torch.empty(0))
+    loss = Windows(above=above, below=below, at=0.5, share=3.0)(batch)
     assert above.seen == pytest.approx([3.0, 0.6]) and below.seen == pytest.approx([0.1, 0.4])
     mean = batch.predicted.flatten(1).mean(1)
     torch.testing.assert_close(loss, (2 * mean[1] + 2 * mean[3] - 3 * mean[2]) / 4)
@@ -209,10 +209,10 @@ def test_a_composition_is_its_two_terms_cut_at_the_boundary(pair: tuple[ForgetTe
     def drawn() -> Noised:
         return replace(batch, generator=torch.Generator().manual_seed(1))
 
-    found = Windows(above=pair[0], below=pair[1], at=at)(drawn(), torch.empty(0))
+    found = Windows(above=pair[0], below=pair[1], at=at)(drawn())
     high, low = batch.rows(torch.arange(3, 6)), batch.rows(torch.arange(3))
     high = replace(high, generator=torch.Generator().manual_seed(1))
-    parts = (pair[0](high, torch.empty(0)) + pair[1](low, torch.empty(0))) / 2
+    parts = (pair[0](high) + pair[1](low)) / 2
     torch.testing.assert_close(found, parts)
 
 

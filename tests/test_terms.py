@@ -17,7 +17,6 @@ from msgm.process.sde import SDE, VESDE, expand
 
 FORGET = GaussianMixture([1.0], [[0.0, 0.0]])
 """What `RETAIN` leaves of the toy."""
-NONE = torch.empty(0)
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 EACH_POINT = pytest.mark.parametrize("point", [(0.3, -0.2), (1.1, 0.9), (-2.5, 1.0)])
@@ -63,7 +62,7 @@ class AtPoint:
         for weight, eps in self.points(mixture):
             n = len(eps)
             given = batch(self.sde, self.x.expand(n, -1), self.t.expand(n), eps, noise.expand(n, -1))
-            total = total + weight * (term(given) if isinstance(term, Denoising) else term(given, NONE))
+            total = total + weight * term(given)
         return total
 
     def minimiser(self, term: ForgetTerm, alpha: float) -> Tensor:
@@ -175,7 +174,9 @@ def test_processes_have_the_same_losses_for_the_same_prediction(weighting: str) 
         t = sde.time(log_ratio)
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
         terms = (Orthogonal(), Orthogonal(form="inner"), Obtuse(form="literal"), Redirect(), Redirect(low=0.3, high=2))
-        found[name] = torch.stack([Denoising(weighting=weighting)(given), *(term(given, retained) for term in terms)])  # type: ignore[arg-type]
+        found[name] = torch.stack(
+            [Denoising(weighting=weighting)(given), *(term(replace(given, retained=retained)) for term in terms)]
+        )  # type: ignore[arg-type]
     for name in SDES:
         torch.testing.assert_close(found[name], found["ve"], rtol=1e-7, atol=1e-9)
 
@@ -192,7 +193,7 @@ def test_orthogonal_and_obtuse_written_out() -> None:
         return sum(values) / 3
 
     def value(term: ForgetTerm) -> float:
-        return float(term(given, NONE))
+        return float(term(given))
 
     assert value(Orthogonal()) == pytest.approx(float((noise * eps).square().mean()), rel=1e-12)
     each = [i**2 / n / 4 for i, n in zip(inner, norms, strict=True)]
@@ -205,7 +206,7 @@ def test_orthogonal_and_obtuse_written_out() -> None:
     each = [max(i / 4, -0.05) / (1 + s**4) for i, s in zip(inner, sigma, strict=True)]
     assert value(Obtuse(clamp=0.05)) == pytest.approx(mean(each), rel=1e-9)
     half = batch(sde, x[1:2], t[1:2], eps[1:2], eps[1:2])
-    assert float(Obtuse()(half, NONE)) == pytest.approx(norms[1] / 4 / 2, rel=1e-9)
+    assert float(Obtuse()(half)) == pytest.approx(norms[1] / 4 / 2, rel=1e-9)
 
 
 def test_windowed_obtuse_is_bounded_below_and_literal_is_not() -> None:
@@ -215,20 +216,18 @@ def test_windowed_obtuse_is_bounded_below_and_literal_is_not() -> None:
     for size in (1.0, 1e3, 1e6):
         noise = (-size * eps).requires_grad_()
         given = batch(sde, x, t, eps, noise)
-        loss = Obtuse(clamp=0.4)(given, NONE)
+        loss = Obtuse(clamp=0.4)(given)
         assert float(loss.detach()) >= -0.4
         (gradient,) = torch.autograd.grad(loss, noise)
         assert size < 1e3 or not gradient.any()  # past the clamp nothing pulls
-        assert Obtuse(form="literal")(given, NONE).item() == pytest.approx(-size * float(eps.square().mean()))
+        assert Obtuse(form="literal")(given).item() == pytest.approx(-size * float(eps.square().mean()))
 
 
 def test_the_uniform_target_is_one_half_and_drawn_from_the_batchs_generator() -> None:
     n, at = 400_000, torch.tensor([0.9, -0.4], dtype=torch.float64, requires_grad=True)
     zeros = torch.zeros(n, 2, dtype=torch.float64)
     given = batch(VESDE(), zeros, zeros[:, 0], zeros, at.expand(n, 2))
-    losses = [
-        UniformTarget()(replace(given, generator=torch.Generator().manual_seed(seed)), NONE) for seed in (3, 3, 4)
-    ]
+    losses = [UniformTarget()(replace(given, generator=torch.Generator().manual_seed(seed))) for seed in (3, 3, 4)]
     assert losses[0] == losses[1] != losses[2]
     # mean (noise - 1/2)^2 + 1/12, whose gradient is noise - 1/2 for d = 2; u has standard deviation 12^(-1/2).
     error = 5 / math.sqrt(12 * n)
@@ -254,9 +253,9 @@ def test_redirects_target_is_the_exact_denoisers_noise(sde: SDE) -> None:
     t = sde.time(torch.linspace(-2.5, 2.5, 6, dtype=torch.float64))
     x = sde.marginal(x0, t, eps)
     target = brute_target(batch(sde, x, t, eps, eps), retained)
-    assert float(Redirect()(batch(sde, x, t, eps, target), retained)) < 1e-16
+    assert float(Redirect()(replace(batch(sde, x, t, eps, target), retained=retained))) < 1e-16
     noise = normal(6, 1, 2, 2, seed=3).requires_grad_()
-    loss = Redirect()(batch(sde, x, t, eps, noise), retained)
+    loss = Redirect()(replace(batch(sde, x, t, eps, noise), retained=retained))
     given = batch(sde, x, t, eps, noise)
     ratio = given.ratio.view(-1, 1, 1, 1)
     denoised, exact = (
@@ -276,7 +275,7 @@ def test_redirects_target_is_the_minimiser_of_retraining_on_points() -> None:
     eps = normal(5, 3, seed=2)
     x = sde.marginal(normal(5, 3, seed=1), t, eps)
     exact = GaussianMixture(torch.ones(9), retained, 1e-7).noise(x, sde, t)
-    assert float(Redirect()(batch(sde, x, t, eps, exact), retained)) < 1e-12
+    assert float(Redirect()(replace(batch(sde, x, t, eps, exact), retained=retained))) < 1e-12
 
 
 def test_redirect_keeps_only_its_noise_levels() -> None:
@@ -286,7 +285,7 @@ def test_redirect_keeps_only_its_noise_levels() -> None:
     x, retained = sde.marginal(normal(4, 1, 2, 2, seed=2), t, eps), normal(10, 1, 2, 2, seed=3)
 
     def value(term: Redirect, rows: slice = slice(None)) -> float:
-        return float(term(batch(sde, x[rows], t[rows], eps[rows], noise[rows]), retained))
+        return float(term(replace(batch(sde, x[rows], t[rows], eps[rows], noise[rows]), retained=retained)))
 
     each = [value(Redirect(), slice(i, i + 1)) for i in range(4)]
     assert min(each) > 0
@@ -307,7 +306,7 @@ def test_redirect_agrees_with_the_retain_loss_at_high_noise() -> None:
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
         error = (noise - eps).flatten(1).square().mean(1)
         retain = (error * (given.ratio / given.model.sigma_data).square()).mean()
-        gaps.append(abs(float(Redirect()(given, retained) / retain) - 1))
+        gaps.append(abs(float(Redirect()(replace(given, retained=retained)) / retain) - 1))
     assert gaps[2] < 0.01 and gaps[2] < gaps[0]
 
 
@@ -321,7 +320,7 @@ def test_redirect_is_bounded_where_its_target_is_not() -> None:
     assert brute_target(given, retained).abs().max() > 100
     # The zero prediction denoises x to itself; every D* is a mean of retained images.
     farthest = max(float((x - image).flatten(1).square().mean(1).max()) for image in retained)
-    assert float(Redirect()(given, retained)) <= farthest / given.model.sigma_data**2
+    assert float(Redirect()(replace(given, retained=retained))) <= farthest / given.model.sigma_data**2
 
 
 def test_terms_read_a_model_in_double_precision_and_single() -> None:
@@ -333,6 +332,6 @@ def test_terms_read_a_model_in_double_precision_and_single() -> None:
     x, retained = sde.marginal(clean, t, eps), 0.3 * normal(12, 1, 2, 2, seed=2)
     noise = model.noise(x, t)
     for term in (Orthogonal(), Orthogonal(form="inner"), Orthogonal(form="literal"), Obtuse(), Redirect()):
-        double = term(batch(sde, x, t, eps, noise), retained)
-        single = term(batch(sde, x.float(), t.float(), eps.float(), noise.float()), retained.float())
+        double = term(replace(batch(sde, x, t, eps, noise), retained=retained))
+        single = term(replace(batch(sde, x.float(), t.float(), eps.float(), noise.float()), retained=retained.float()))
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)

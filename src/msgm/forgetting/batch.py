@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Noised:
     ``generator`` is for terms that draw numbers of their own; in training it is a function of the seed and the step.
     ``weight`` (B,) is what each retained image counts, ``progress`` the share of the run that is done, and ``pair``
     the other half of the step: the forget images at the same times and with the same eps, or the retained ones.
+    ``retained`` (N, *) are all retained images in the model's space, for a term that `recalls` them.
     """
 
     x: Tensor
@@ -32,6 +34,7 @@ class Noised:
     weight: Tensor | None = None
     progress: float = 0.0
     pair: Noised | None = None
+    retained: Tensor | None = None
 
     def rows(self, index: Tensor) -> Noised:
         """The images with these numbers (n,), of both halves."""
@@ -57,24 +60,62 @@ class Noised:
         return self.model.sde.log_ratio(self.t).exp()
 
 
+class Rows(Protocol):
+    """Images in the model's space, (N, *), of which some are asked for at a time; a tensor is one."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The rows of these numbers (n,), which are on ``device``."""
+        ...
+
+
+def everything(data: Rows) -> Tensor:
+    """All rows at once."""
+    return data[torch.arange(len(data), device=data.device)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Joined:
+    """The rows of one set, then those of another."""
+
+    first: Rows
+    second: Rows
+
+    @property
+    def device(self) -> torch.device:
+        return self.first.device
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        late = index >= len(self.first)
+        rows = torch.cat([self.first[index[~late]], self.second[index[late] - len(self.first)]])
+        return rows[torch.cat([(~late).nonzero()[:, 0], late.nonzero()[:, 0]]).argsort().to(rows.device)]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Start:
     """The state before the first step: a model that may be used up, all data in its space, and how times are drawn.
 
-    ``retain`` (N, *), ``forget`` (M, *); ``batch`` is the number of images a step; ``compile`` asks for compiled
-    networks, ``show`` for progress bars.
+    ``retain`` and ``forget`` give rows by number (`Rows`); ``batch`` is the number of images a step; ``compile`` asks
+    for compiled networks, ``show`` for progress bars.
     """
 
     model: ScoreModel
-    retain: Tensor
-    forget: Tensor
+    retain: Rows
+    forget: Rows
     clock: Clock
     batch: int
     generator: torch.Generator
     compile: bool = False
     show: bool = False
 
-    def noised(self, model: ScoreModel, data: Tensor, n: int) -> Noised:
+    def noised(self, model: ScoreModel, data: Rows, n: int) -> Noised:
         """n random rows of the data, noised, and what the model says of them."""
         x0 = data[torch.randint(len(data), (n,), generator=self.generator).to(data.device)]
         t = self.clock(stratified(n, self.generator), model.sde).to(x0)

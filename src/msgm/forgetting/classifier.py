@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..errors import UserError
 from ..process.sde import expand
 from ..progress import bar
-from .batch import Start
+from .batch import Rows, Start
 
 LogOdds = Callable[[Tensor, Tensor], Tensor]
 """``log_odds(y, ratio)``: log P(forget | y) - log P(retain | y) for y (B, *) and ratio (B,); (B,), differentiable."""
@@ -109,20 +109,22 @@ def fit_classifier(start: Start, settings: ClassifierSettings) -> tuple[NoisyCla
     from ``start.generator``.
     """
     model, generator = start.model, start.generator
-    sets, held = zip(*(_hold_out(data, generator) for data in (start.retain, start.forget)), strict=True)
+    sets = (start.retain, start.forget)
+    kept, held = zip(*(_hold_out(data, generator) for data in sets), strict=True)
     prior = math.log(len(start.forget) / len(start.retain))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        classifier = NoisyClassifier(model.shape, sigma_data=model.sigma_data, prior=prior).to(start.retain.device)
+        classifier = NoisyClassifier(model.shape, sigma_data=model.sigma_data, prior=prior).to(held[0].device)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=settings.lr)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=max(2, settings.steps))
     low, high = model.sde.log_ratio(torch.tensor([model.sde.t_train, 1.0], dtype=torch.float64)).tolist()
-    truth = torch.arange(2, device=start.retain.device).repeat_interleave(settings.batch)
+    truth = torch.arange(2, device=held[0].device).repeat_interleave(settings.batch)
 
     with bar("Classifier of the forget data", settings.steps, show=start.show) as tick:
         for _ in range(settings.steps):
             rows = [
-                data[torch.randint(len(data), (settings.batch,), generator=generator).to(data.device)] for data in sets
+                data[numbers[torch.randint(len(numbers), (settings.batch,), generator=generator).to(data.device)]]
+                for data, numbers in zip(sets, kept, strict=True)
             ]
             x0, n = torch.cat(rows), 2 * settings.batch
             normal = settings.noise_mean + settings.noise_std * torch.randn(n, generator=generator)
@@ -143,11 +145,11 @@ def fit_classifier(start: Start, settings: ClassifierSettings) -> tuple[NoisyCla
     return classifier, errors
 
 
-def _hold_out(data: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows to train on, and rows to test on."""
+def _hold_out(data: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The numbers of rows to train on, and rows to test on."""
     spare = min(len(data) // 10, 500) if len(data) >= 20 else 0
     order = torch.randperm(len(data), generator=generator).to(data.device)
-    return data[order[spare:]], data[order[:spare]]
+    return order[spare:], data[order[:spare]]
 
 
 @torch.no_grad()

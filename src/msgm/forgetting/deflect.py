@@ -44,7 +44,7 @@ class Deflect(ForgetTerm):
         """The term with the model as it is before the first step."""
         return Deflected(**asdict(self), before=start.copy())
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         raise UserError("the model before is not known; use unlearn, or Deflect.prepare")
 
 
@@ -54,7 +54,7 @@ class Deflected(Deflect):
 
     before: ScoreModel
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         with torch.no_grad():
             before = self.before(batch.x, batch.t)
         return aimed(batch, before + self.contrast * (before - batch.eps), self.weighting)

@@ -42,7 +42,7 @@ class Expert(ForgetTerm):
             low=self.low, high=self.high, window=self.window, eta=self.eta, before=start.copy(), expert=expert
         )
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         raise UserError("the forget expert must be prepared first; use unlearn, or Expert.prepare")
 
 
@@ -54,7 +54,7 @@ class AwayFrom(ForgetTerm):
     before: ScoreModel
     expert: ScoreModel
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         with torch.no_grad():
             before, expert = self.before(batch.x, batch.t), self.expert(batch.x, batch.t)
         return per_image((batch.predicted - before + self.eta * (expert - before)).square())

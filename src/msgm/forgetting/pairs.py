@@ -76,6 +76,6 @@ class PairedAscent(ForgetTerm):
     def bounded(self) -> bool:
         return False
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         assert batch.pair is not None
         return -Denoising().level(batch) * paired_errors(batch.pair, batch, self.mix)[1]

@@ -5,6 +5,7 @@ All of it is a function of the model, the data and the generator in `Start`, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,11 +15,11 @@ from ..errors import UserError
 from ..model.score import ScoreModel
 from ..model.vectors import flat, gradient
 from ..progress import bar
-from .batch import Start
+from .batch import Rows, Start
 from .terms import Denoising
 
 
-def fisher(start: Start, data: Tensor, samples: int, title: str) -> Tensor:
+def fisher(start: Start, data: Rows, samples: int, title: str) -> Tensor:
     """The diagonal of Fisher's information of the denoising loss l, image by image: F = d E[(grad l)^2], (P,).
 
     l is a mean over the d pixels. In an objective of sums over pixels F would be d^2 E[(grad l)^2]; divided by d, so
@@ -31,10 +32,10 @@ def fisher(start: Start, data: Tensor, samples: int, title: str) -> Tensor:
             tick(1)
     if not bool(total.isfinite().all()):
         raise UserError(f"{title}: it is not finite; this method starts from a model that was trained")
-    return total * data[0].numel() / samples
+    return total * math.prod(model.shape) / samples
 
 
-def fine_tuned(start: Start, data: Tensor, *, steps: int, lr: float, title: str) -> Iterator[ScoreModel]:
+def fine_tuned(start: Start, data: Rows, *, steps: int, lr: float, title: str) -> Iterator[ScoreModel]:
     """A copy of the model after each of ``steps`` steps of plain training on the data (the same object each time)."""
     model = start.copy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)

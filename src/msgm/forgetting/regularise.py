@@ -6,7 +6,8 @@ of a step, after the combiner; a pull's gradient is added as it would be if its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -16,7 +17,7 @@ from ..errors import UserError
 from ..model.vectors import flat, gradient
 from ..progress import bar
 from ..sampling import Heun
-from .batch import Start
+from .batch import Joined, Start, everything
 from .prepare import fine_tuned, fisher
 from .terms import ForgetTerm
 
@@ -88,11 +89,12 @@ class Saliency:
 
     def prepare(self, start: Start, term: ForgetTerm) -> Mask:
         model, total = start.copy(), torch.zeros_like(flat(start.model))
+        retained = everything(start.retain) if term.recalls else None
         rounds = min(self.batches, -(-len(start.forget) // start.batch))
         with bar("Saliency of the weights", rounds, show=start.show) as tick:
             for _ in range(rounds):
                 half = start.noised(model, start.forget, start.batch)
-                total += gradient(model, term(half, start.retain))
+                total += gradient(model, term(replace(half, retained=retained)))
                 tick(1)
         n = round(self.keep * total.numel())
         free = torch.zeros_like(total, dtype=torch.bool)
@@ -171,9 +173,12 @@ class Posterior:
             raise UserError(f"weight must be 0 or more, lr and floor positive; got {self}")
 
     def prepare(self, start: Start, term: ForgetTerm) -> Pull:
-        data, steps = torch.cat([start.retain, start.forget]), self.checkpoints * self.gap
+        data, steps = Joined(first=start.retain, second=start.forget), self.checkpoints * self.gap
         path = fine_tuned(start, data, steps=steps, lr=self.lr, title="Checkpoints of the posterior")
         kept = torch.stack([flat(model) for k, model in enumerate(path, 1) if k % self.gap == 0])
         variance = kept.var(0)
         variance = variance.clamp(min=self.floor * float(variance.mean()))
-        return Pull(centre=kept.mean(0), stiffness=2 * self.weight / (start.forget.numel() * variance))
+        return Pull(
+            centre=kept.mean(0),
+            stiffness=2 * self.weight / (len(start.forget) * math.prod(start.model.shape) * variance),
+        )

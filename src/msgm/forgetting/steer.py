@@ -53,7 +53,7 @@ class Steer(ForgetTerm):
             settings["log_odds"], errors = fit_classifier(start, self.classifier)
         return Steered(**settings, before=start.copy(), errors=errors)
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         raise UserError("the model before is not known; use unlearn, or Steer.prepare")
 
 
@@ -69,7 +69,7 @@ class Steered(Steer):
         """The classifier's errors on images held out (`classifier.measured`)."""
         return {"classifier": self.errors} if self.errors else {}
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         with torch.no_grad():
             before = self.before(batch.x, batch.t)
         return aimed(batch, before - (1 + self.margin) * self.away(batch), self.weighting)

@@ -2,7 +2,7 @@
 
 A term sees a batch noised at times t, ``x = alpha x_0 + sigma eps``, of which the network says ``predicted``, and gives
 a number for each image; the loss is their mean over pixels and batch. Adding one: a frozen dataclass with
-``each(batch, retained) -> (B,)``, and a recipe in `methods` (docs/add-a-method.md).
+``each(batch) -> (B,)``, and a recipe in `methods` (docs/add-a-method.md).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Denoising:
 
 @dataclass(frozen=True, kw_only=True)
 class ForgetTerm(ABC):
-    """A loss of a forget batch: the mean of ``weight(r) each(batch, retained)`` over its images, r = sigma/alpha.
+    """A loss of a forget batch: the mean of ``weight(r) each(batch)`` over its images, r = sigma/alpha.
 
     Every term has the same three windows over noise levels: ``low`` and ``high`` drop what is outside them,
     ``window`` fades smoothly as 1 / (1 + (r / window)^4).
@@ -87,6 +87,11 @@ class ForgetTerm(ABC):
     @property
     def pairs(self) -> bool:
         """Whether retained and forget images must share their eps (`Noised.pair`)."""
+        return False
+
+    @property
+    def recalls(self) -> bool:
+        """Whether it must have all retained images before it, at every step (`Noised.retained`)."""
         return False
 
     @property
@@ -109,16 +114,16 @@ class ForgetTerm(ABC):
         return self
 
     @abstractmethod
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        """The loss of each image, (B,); ``retained`` (N, *) are the retained images in the model's space."""
+    def each(self, batch: Noised) -> Tensor:
+        """The loss of each image, (B,)."""
 
     def weight(self, ratio: Tensor) -> Tensor:
         """What a noise level r counts, in [0, 1]."""
         inside = ((ratio >= self.low) & (ratio <= self.high)).to(ratio)
         return inside if self.window is None else inside / (1 + (ratio / self.window) ** 4)
 
-    def __call__(self, batch: Noised, retained: Tensor) -> Tensor:
-        return (self.weight(batch.ratio) * self.each(batch, retained)).mean()
+    def __call__(self, batch: Noised) -> Tensor:
+        return (self.weight(batch.ratio) * self.each(batch)).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +137,7 @@ class Orthogonal(ForgetTerm):
 
     form: Literal["elementwise", "inner", "literal"] = "elementwise"
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         product = (batch.predicted * batch.eps).flatten(1)
         if self.form == "elementwise":
             return product.square().mean(1)
@@ -159,7 +164,7 @@ class Obtuse(ForgetTerm):
     def bounded(self) -> bool:
         return self.form == "windowed"
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         cosine = per_image(batch.predicted * batch.eps)
         if self.form == "windowed":
             return cosine.clamp(min=-self.clamp)
@@ -189,7 +194,7 @@ class Ascent(ForgetTerm):
     def bounded(self) -> bool:
         return self.form == "bounded"
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         error = per_image((batch.predicted - batch.eps).square())
         scale = error.detach().clamp(min=1e-8) ** -self.adaptive * self.strength
         if self.fade:
@@ -205,7 +210,7 @@ class UniformTarget(ForgetTerm):
     minimiser is 1/2 everywhere.
     """
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         target = torch.rand(batch.predicted.shape, generator=batch.generator, device=batch.drawn_on).to(batch.predicted)
         return per_image((batch.predicted - target).square())
 
@@ -219,7 +224,7 @@ class Negated(ForgetTerm):
 
     window: float | None = 1.0
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         return per_image((batch.predicted + batch.eps).square())
 
 
@@ -249,6 +254,10 @@ class Redirect(ForgetTerm):
     near: Literal["point", "image"] = "point"
     denoiser: Callable[[Tensor, Tensor], Tensor] | None = None
 
+    @property
+    def recalls(self) -> bool:
+        return self.denoiser is None
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.subset < 0 or self.neighbours < 0:
@@ -256,19 +265,22 @@ class Redirect(ForgetTerm):
         if not 0 <= self.contrast < math.inf:
             raise UserError(f"contrast must be 0 or more, and finite; got {self.contrast}")
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         ratio = batch.ratio
         with torch.no_grad():
             y = batch.x / expand(batch.model.sde.alpha(batch.t), batch.x)
-            target = (y - self.denoised(batch, y, retained)) / expand(ratio, y)
+            target = (y - self.denoised(batch, y)) / expand(ratio, y)
             target = target + self.contrast * (target - batch.eps)
         return aimed(batch, target, self.weighting)
 
-    def denoised(self, batch: Noised, y: Tensor, retained: Tensor) -> Tensor:
+    def denoised(self, batch: Noised, y: Tensor) -> Tensor:
         """D*(y), (B, *)."""
         ratio = batch.ratio
         if self.denoiser is not None:
             return self.denoiser(y, ratio)
+        retained = batch.retained
+        if retained is None:
+            raise UserError("redirect recalls the retained images, and they are not given; use unlearn or train")
         if 0 < self.subset < len(retained):
             chosen = torch.randperm(len(retained), generator=batch.generator, device=batch.drawn_on)[: self.subset]
             retained = retained[chosen.to(retained.device)]

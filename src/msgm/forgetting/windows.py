@@ -37,6 +37,10 @@ class Windows(ForgetTerm):
         return self.above.pairs or self.below.pairs
 
     @property
+    def recalls(self) -> bool:
+        return self.above.recalls or self.below.recalls
+
+    @property
     def needs(self) -> str:
         asked = [word for term in (self.above, self.below) for word in term.needs.split(", ") if word]
         return ", ".join(dict.fromkeys(asked))
@@ -53,12 +57,12 @@ class Windows(ForgetTerm):
         """Both terms with what they work out before the first step."""
         return replace(self, above=self.above.prepare(start), below=self.below.prepare(start))
 
-    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+    def each(self, batch: Noised) -> Tensor:
         low = batch.ratio < self.at
         loss = torch.zeros_like(batch.ratio)
         for term, chosen, share in ((self.above, ~low, 1.0), (self.below, low, self.share)):
             rows = chosen.nonzero()[:, 0]
             if share and len(rows):
                 part = batch.rows(rows)
-                loss = loss.index_put((rows,), share * term.weight(part.ratio) * term.each(part, retained))
+                loss = loss.index_put((rows,), share * term.weight(part.ratio) * term.each(part))
         return loss

@@ -33,17 +33,20 @@ class Pixels:
 
     def draw(self, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
         """Some rows: pixels freshly dequantised, vectors as they are; ``flip`` mirrors some."""
-        chosen = self.held[index] if self.held is not None else self.runtime.send(self.images.rows(index))
+        chosen = self._stored(index)
         x = to_model(chosen, generator) if chosen.dtype == torch.uint8 else chosen
         if flip:
             mirrored = torch.rand(len(x), generator=generator, device=x.device) < 0.5
             x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
         return x
 
-    def clean(self) -> Tensor:
-        """All rows, float32, on the run's device: pixels at the middle of their steps."""
-        rows = self.images.rows().to(self.runtime.device)
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """These rows, float32, on the run's device: pixels at the middle of their steps."""
+        rows = self._stored(index)
         return (to_model(rows) if rows.dtype == torch.uint8 else rows).float()
+
+    def _stored(self, index: Tensor) -> Tensor:
+        return self.held[index] if self.held is not None else self.runtime.send(self.images.rows(index))
 
 
 class Shuffled:

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..forgetting.batch import Noised, Start
+from ..forgetting.batch import Noised, Start, everything
 from ..forgetting.methods import Method
 from ..forgetting.regularise import Prepared
 from ..model.score import ScoreModel
@@ -75,9 +75,10 @@ class Objective:
         }
 
     @cached_property
-    def retained(self) -> Tensor:
-        """All retained rows in model space, for the forget term."""
-        return self.retain.clean()
+    def retained(self) -> Tensor | None:
+        """All retained rows in model space, for a term that recalls them; else nothing is held."""
+        recalls = self.method.forget is not None and self.method.forget.recalls
+        return everything(self.retain) if recalls else None
 
     def due(self, step: int) -> bool:
         """Whether the forget loss takes part in this step."""
@@ -90,7 +91,7 @@ class Objective:
             return
         generator = torch.Generator().manual_seed(mix(self.seed, -(2**40)))
         start = Start(
-            model=self.model, retain=self.retained, forget=self.forget.clean(), clock=self.clock,
+            model=self.model, retain=self.retain, forget=self.forget, clock=self.clock,
             batch=self.batch_size, generator=generator, compile=self.runtime.compile, show=show,
         )  # fmt: skip
         forget = method.forget.prepare(start)
@@ -132,7 +133,7 @@ class Objective:
             return method.retain(retain), None
         if method.pairs:
             retain, forget = replace(retain, pair=forget[0]), [replace(forget[0], pair=retain)]
-        return method.retain(retain), method.forget(forget[0], self.retained)
+        return method.retain(retain), method.forget(replace(forget[0], retained=self.retained))
 
 
 @contextmanager
