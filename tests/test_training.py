@@ -31,6 +31,7 @@ from msgm.process.sde import VPSDE
 from msgm.training import loop as training
 from msgm.training.loop import Diverged, train, unlearn
 from msgm.training.runs import LOG, STATE, read_log
+from msgm.training.runtime import Runtime
 from msgm.training.settings import TrainSettings, UnlearnSettings
 
 STEPS = 9
@@ -98,6 +99,17 @@ def test_how_often_a_run_is_saved_changes_nothing(uninterrupted, tmp_path: Path)
     # A run without a folder, and with a progress bar, is the same run.
     child = unlearned(None, progress=True)
     assert weights_sha256(child.network) == record["weights_sha256"]
+
+
+def test_losses_looked_at_late_and_pixels_held_change_nothing(uninterrupted, tmp_path: Path, monkeypatch) -> None:
+    """As on a GPU: the curve is fetched every few steps, when a state is saved, and at the end."""
+    monkeypatch.setattr(Runtime, "lag", 4)
+    monkeypatch.setattr(Runtime, "fits", lambda self, size: size == 20 * 64)
+    unlearned(tmp_path / "m")
+    assert result(tmp_path / "m") == uninterrupted
+    assert forked(lambda: unlearned(tmp_path / "n"), step=5, number=signal.SIGTERM) == 143
+    unlearned(tmp_path / "n", resume=True)
+    assert result(tmp_path / "n") == uninterrupted
 
 
 def test_a_full_disk_leaves_the_saved_state(uninterrupted, tmp_path: Path, monkeypatch) -> None:
@@ -419,15 +431,18 @@ class Doubling(Denoising):
         return loss + (2.0 ** max(0, len(CALLS) - 46) - loss).detach()
 
 
-def test_weights_kept_are_from_before_the_explosion(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lag", [1, 10])
+def test_weights_kept_are_from_before_the_explosion(lag: int, tmp_path: Path, monkeypatch) -> None:
     """They are copied every 50 steps, and step 50 is already on the way up: the parent's are the last good ones."""
     CALLS.clear()
+    monkeypatch.setattr(Runtime, "lag", lag)
     parent = tiny_model(dropout=0.0)
     with pytest.raises(Diverged, match="step 51: retain loss 32, lowest 1"):
         unlearned(
             tmp_path / "m", replace(SHORT, steps=60), parent=parent, method=replace(methods.unseen(), retain=Doubling())
         )
     assert weights_sha256(load(tmp_path / "m").network) == weights_sha256(parent.network)
+    assert len(read_log(tmp_path / "m")) == 50
 
 
 @dataclass(frozen=True, kw_only=True)
