@@ -23,6 +23,7 @@ from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
 from msgm.model.score import ScoreModel
 from msgm.report.results import Result
+from msgm.status import FINISHED, diverged
 from msgm.training.batches import Pixels
 from msgm.training.loop import Diverged, unlearn
 from msgm.training.settings import UnlearnSettings
@@ -179,7 +180,7 @@ def test_the_run_ends_when_the_retained_suffer(tmp_path: Path, monkeypatch: pyte
     assert asked == [0, 3, 6] and watcher.stopped
     assert child.record["selection"]["step"] == 3 and child.record["selection"]["stopped_early"]
     assert len((tmp_path / "m" / "log.jsonl").read_text().splitlines()) == 6
-    assert child.record["status"] == "finished"
+    assert child.record["status"] == FINISHED.to_dict()
 
 
 def test_without_a_folder_and_without_a_good_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +208,7 @@ def test_divergence_keeps_the_best_checkpoint(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(Diverged, match="step 5"):
         run(tmp_path / "m")
     record = json.loads((tmp_path / "m" / RECORD).read_text())
-    assert record["status"] == "diverged at step 5" and record["selection"]["step"] == 3
+    assert record["status"] == diverged(5).to_dict() and record["selection"]["step"] == 3
     assert not (tmp_path / "m" / selection.WEIGHTS).exists()
 
 

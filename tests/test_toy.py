@@ -27,6 +27,7 @@ from msgm.experiments.toy.report import in_papers_unit, over_seeds, rows_of, she
 from msgm.experiments.toy.runs import Run, execute, fresh, plan, settings_of, trained
 from msgm.experiments.toy.setup import BUDGETS, OBJECTIVES, PROCESS, TOYS, Budget, Setting
 from msgm.model.score import ScoreModel
+from msgm.status import FINISHED, diverged
 
 ROOT = Path(__file__).parents[1]
 OVERLAPPING, SEPARATED = TOYS["overlapping"], TOYS["separated"]
@@ -173,7 +174,7 @@ def test_the_guard_stops_literal_obtuse_on_separated_modes_only(objective: str, 
     budget = replace(BUDGETS["small"], steps=450, batch=128)
     run = Run(setting=Setting(toy="separated", objective=objective), mode="retrain", seed=1)
     model = trained(run, budget, 0, tmp_path)
-    stopped = model.record["status"].startswith("diverged at step")
+    stopped = model.record["status"]["kind"] == "diverged"
     assert stopped == (objective == "obtuse-literal")
     assert all(bool(p.isfinite().all()) for p in model.parameters())
 
@@ -216,7 +217,7 @@ def test_the_likelihood_of_a_diverged_network_is_flagged_not_reported(
     found = measure(model, OVERLAPPING, Budget(test=40, samples=40), seed=0, tests=[0], grids=grids)
     assert not found["nll"]["retain"]["reliable"] and not found["nll"]["forget"]["reliable"]
     run = Run(setting=Setting(toy="overlapping", objective="obtuse-literal"), mode="retrain", seed=0)
-    given = {**found, "status": "diverged at step 9", "seconds": 1.0}
+    given = {**found, "status": diverged(9).to_dict(), "seconds": 1.0}
     (row,) = rows_of([(run, given)], {})
     for name in ("retain", "forget"):
         nll = row["nll"][name]
@@ -251,7 +252,10 @@ def test_gaps_are_of_the_same_points() -> None:
         return {"nll": {**nll, "outside": nll["retain"]}, **samples}
 
     runs = [
-        (Run(setting=setting, mode="retrain", seed=seed), {**found([nats]), "status": "finished", "seconds": 1.0})
+        (
+            Run(setting=setting, mode="retrain", seed=seed),
+            {**found([nats]), "status": FINISHED.to_dict(), "seconds": 1.0},
+        )
         for seed, nats in enumerate([4.11, 5.13])
     ]
     (row,) = rows_of(runs, {setting.key: found([4.0, 5.0, 9.0])})

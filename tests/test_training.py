@@ -28,6 +28,7 @@ from msgm.forgetting.terms import Denoising
 from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VPSDE
+from msgm.status import FINISHED, diverged
 from msgm.training import loop as training
 from msgm.training.loop import Diverged, train, unlearn
 from msgm.training.runs import LOG, STATE, read_log
@@ -383,7 +384,11 @@ def test_the_record(tmp_path: Path) -> None:
     record = load(tmp_path / "m").record
     assert record["parent"] == {"weights_sha256": weights_sha256(parent.network), "kind": "trained"}
     assert record["weights_sha256"] == weights_sha256(load(tmp_path / "m").network)
-    assert record["kind"] == "unlearned" and record["status"] == "finished" and record["command"] == "msgm unlearn x"
+    assert (
+        record["kind"] == "unlearned"
+        and record["status"] == FINISHED.to_dict()
+        and record["command"] == "msgm unlearn x"
+    )
     assert record["request"] == split.to_dict() == {"rule": "label == 1", "retain": 20, "forget": 20}
     assert record["data"] == {"name": "halves", "sha256": tiny_data().digest, "images": 40}
     assert record["method"] == methods.redirect().to_dict()
@@ -412,7 +417,7 @@ def test_the_guard_stops_unbounded_obtuse(tmp_path: Path) -> None:
         unlearned(tmp_path / "m", settings, parent=parent, method=method)
     kept = load(tmp_path / "m")
     step = len(read_log(tmp_path / "m")) + 1
-    assert kept.record["status"] == f"diverged at step {step}" and 10 < step < 400
+    assert kept.record["status"] == diverged(step).to_dict() and 10 < step < 400
     assert all(bool(torch.isfinite(p).all()) for p in kept.parameters())
     assert weights_sha256(caught.value.model.network) == weights_sha256(kept.network)
     assert retain_error(kept) < 3 * retain_error(parent)  # good, not only finite
@@ -466,7 +471,7 @@ def test_a_loss_that_is_no_number_stops_at_once(value: float, tmp_path: Path) ->
         with pytest.raises(Diverged, match="step 7"):
             unlearned(tmp_path / "m", method=method)
     kept = load(tmp_path / "m")
-    assert kept.record["status"] == "diverged at step 7" and len(read_log(tmp_path / "m")) == 6
+    assert kept.record["status"] == {"kind": "diverged", "step": 7, "reason": ""} and len(read_log(tmp_path / "m")) == 6
     assert all(bool(torch.isfinite(p).all()) for p in kept.parameters())
 
 

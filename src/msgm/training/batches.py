@@ -46,7 +46,7 @@ class Pixels:
         return (to_model(rows) if rows.dtype == torch.uint8 else rows).float()
 
     def _stored(self, index: Tensor) -> Tensor:
-        return self.held[index] if self.held is not None else self.runtime.send(self.images.rows(index))
+        return self.held[index] if self.held is not None else self.runtime.send(self.images.rows(index.cpu()))
 
 
 class Shuffled:

@@ -20,6 +20,7 @@ from ..formats.native import weights_sha256, write_model
 from ..model.score import ScoreModel
 from ..process.times import LogNormalClock, UniformClock, stratified, uniform
 from ..progress import bar
+from ..status import FINISHED, Status, diverged
 from . import inputs
 from .batches import Pixels
 from .curve import Curve, Exploded
@@ -32,11 +33,11 @@ from .stopping import stopping
 
 
 class Diverged(RuntimeError):
-    """The retain loss exploded or was not finite. ``model`` has the last good weights."""
+    """The retain loss exploded or was not finite, at ``status.step``. ``model`` has the last good weights."""
 
-    def __init__(self, message: str, model: ScoreModel) -> None:
+    def __init__(self, message: str, status: Status, model: ScoreModel) -> None:
         super().__init__(message)
-        self.model = model
+        self.status, self.model = status, model
 
 
 class Watch(Protocol):
@@ -154,9 +155,9 @@ def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
                 f"{method.name} diverged at step {bad.step}: retain loss {bad.value:.3g}, lowest {state.lowest:.3g}. "
                 f"Kept the last good weights; try a larger alpha, a lower lr or a bounded form of the term"
             )
-            record["status"] = f"diverged at step {bad.step}"
-            raise Diverged(message, _finish(state, folder, record, plan.watch)) from None
-        return _finish(state, folder, {**record, "status": "finished"}, plan.watch)
+            status = diverged(bad.step)
+            raise Diverged(message, status, _finish(state, folder, record, status, plan.watch)) from None
+        return _finish(state, folder, record, FINISHED, plan.watch)
 
 
 def _steps(state: State, objective: Objective, folder: Folder, plan: _Plan) -> None:
@@ -192,12 +193,12 @@ def _steps(state: State, objective: Objective, folder: Folder, plan: _Plan) -> N
         curve.flush()
 
 
-def _finish(state: State, folder: Folder, record: dict[str, Any], watch: Watch | None) -> ScoreModel:
+def _finish(state: State, folder: Folder, record: dict[str, Any], status: Status, watch: Watch | None) -> ScoreModel:
     """The average, shipped: with its record, in full precision, in the folder if there is one."""
     average = state.average
     average.precision = "fp32"
-    average.record = {**record, **(watch.ship(average) if watch is not None else {})}
+    average.record = {**record, "status": status.to_dict(), **(watch.ship(average) if watch is not None else {})}
     if folder.path is not None:
         write_model(average, folder.path)
-    folder.finish({"status": record["status"]})
+    folder.finish(status)
     return average.requires_grad_(True).eval()

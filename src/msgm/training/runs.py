@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..folders import Making, Opened, opened
 from ..formats.native import RECORD, read_tensors, write_tensors
 from ..model.score import ScoreModel
+from ..status import Status
 from ..storage import read_json, write_bytes
 from .settings import TrainSettings
 from .step import State
@@ -92,10 +93,10 @@ class Folder:
             why = str(error).splitlines()[0][:100]
             raise UserError(f"{path} is no state of this run ({why}); remove it to start the run again") from None
 
-    def finish(self, status: Mapping[str, Any]) -> None:
+    def finish(self, status: Status) -> None:
         """Note that the model is in place; what only an unfinished run needs goes."""
         if self.place is not None:
-            self.place.end(status)
+            self.place.end(status.to_dict())
             (self.place.path / STATE).unlink(missing_ok=True)
 
     def _mark(self) -> Tensor:

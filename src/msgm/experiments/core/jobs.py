@@ -27,7 +27,7 @@ from ...progress import Tick, bar
 from ...report.pictures import grid, png, save_samples
 from ...report.results import Result
 from ...report.samples import clear
-from ...status import FINISHED, Status, diverged, refused
+from ...status import FINISHED, Status, refused
 from ...storage import write_bytes
 from ...training.loop import Diverged, Watch, unlearn
 from ...training.runs import STATE, RunSpec, read_log
@@ -212,8 +212,7 @@ def _made(
     assert job.method is not None
     if (job.out / RECORD).exists():
         model = load(job.out)
-        whole_run = model.record["status"] == "finished"
-        return model, None, FINISHED if whole_run else diverged(len(read_log(job.out)) + 1)
+        return model, None, Status.from_dict(model.record["status"])
     if job.refusal:
         raise _Refused(job.refusal)
     began, whole = time.monotonic(), not (job.out / STATE).exists()
@@ -229,7 +228,7 @@ def _made(
             )  # fmt: skip
         status = FINISHED
     except Diverged as error:
-        model, status = error.model, diverged(len(read_log(job.out)) + 1)
+        model, status = error.model, error.status
     except UserError as error:
         # Of a run that was under way it is not the method that is at fault.
         if not whole:

@@ -47,7 +47,7 @@ def _row(setting: Setting, mode: str, group: Sequence[tuple[Run, Measured]], exa
         "studies": list(group[0][0].studies),
         **(weights if method.forget is not None else dict.fromkeys(weights)),
         "seeds": len(group),
-        "diverged": [int(each["status"].rsplit(" ", 1)[1]) for each in found if each["status"] != "finished"],
+        "diverged": [each["status"]["step"] for each in found if each["status"]["kind"] == "diverged"],
         "nll": nll,
         **{kind: _samples([each[kind] for each in found]) for kind in ("ode", "sde")},
         "seconds": fmean(each["seconds"] for each in found),

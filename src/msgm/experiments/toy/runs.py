@@ -122,7 +122,7 @@ def trained(run: Run, budget: Budget, seed: int, folder: Path) -> ScoreModel:
     options: dict[str, Any] = {
         "method": run.setting.method,
         "settings": settings,
-        "run": RunSpec(folder=place, resume=place is not None and place.exists(), device="cpu", progress=False),
+        "run": RunSpec(folder=place, resume=True, overwrite=True, device="cpu", progress=False),
     }
     try:
         if run.mode == "retrain":
