@@ -117,12 +117,12 @@ def chosen() -> dict[Variant, Method]:
 class Literal(Obtuse):
     """A term that is not a number from the first step: it stands for one that diverges."""
 
-    def __call__(self, half: Any, pool: Any) -> Any:
-        return super().__call__(half, pool) * float("nan")
+    def __call__(self, half: Any) -> Any:
+        return super().__call__(half) * float("nan")
 
 
 class Refusing(Obtuse):
-    def __call__(self, half: Any, pool: Any) -> Any:
+    def __call__(self, half: Any) -> Any:
         raise UserError("needs pairs")
 
 

@@ -1,6 +1,7 @@
 """The smallest things that the training loop takes: 8x8 images of two classes and a U-Net of a few weights."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -110,6 +111,7 @@ def forked(action: Callable[[], object], *, step: int, number: int) -> int:
     if child == 0:
         status = 99
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, these tests' too perhaps, has it ignored
             follow, done = training.follow, []
 
             def struck(*arguments: Any) -> None:
