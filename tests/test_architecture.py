@@ -32,11 +32,12 @@ ROOMS = {
     "forgetting": "progress process model sampling",
     "training": "progress storage status folders process data model formats forgetting",
     "metrics": "progress storage process data model formats sampling likelihood",
+    "attacks": "progress storage process data model formats sampling likelihood forgetting training metrics",
     "report": "progress storage status data sampling metrics",
 }
 LIBRARY = " ".join(ROOMS)
 ROOMS["experiments"] = LIBRARY
-ROOMS["msgm"] = LIBRARY
+ROOMS["msgm"] = f"{LIBRARY} experiments"
 # The faces take public names from `msgm`, as a user does.
 ROOMS["cli"] = f"{LIBRARY} experiments msgm"
 ROOMS["__main__"] = "cli"

@@ -14,7 +14,7 @@ Better = Literal["higher", "lower"]
 
 _SCALE = {"%": 100.0}
 """By which a value is multiplied to be shown in its unit; shares are stored in [0, 1]."""
-_DIGITS = {"bits/dim": 3, "steps": 0, "images": 0, "dB": 2}
+_DIGITS = {"bits/dim": 3, "steps": 0, "images": 0, "dB": 2, "AUC": 2}
 """Decimals of what is shown; others have one."""
 
 

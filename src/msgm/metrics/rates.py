@@ -32,7 +32,7 @@ class Rate:
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
-def wilson(k: int, n: int, confidence: float = 0.95) -> Rate:
+def wilson(k: float, n: int, confidence: float = 0.95) -> Rate:
     """The rate k / n with Wilson's score interval (Wilson 1927), which holds at k = 0 and k = n too.
 
     ``(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)`` with p = k/n and z the normal quantile.
