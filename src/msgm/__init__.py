@@ -36,6 +36,7 @@ _WHERE = {
     "reconstruct": "sampling.editing",
     "unlearning_ratio": "metrics.shares",
     "Judge": "metrics.judge",
+    "audit": "experiments.audit.main",
     "UserError": "errors",
 }
 _MODULES = {"data": "data", "filters": "sampling.filters", "methods": "forgetting.methods", "sde": "process.sde"}
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from . import data
     from .data import ForgetRequest, Images, Source
     from .errors import UserError
+    from .experiments.audit.main import audit
     from .forgetting import methods
     from .formats.native import load, save
     from .likelihood import log_likelihood, variational_bound

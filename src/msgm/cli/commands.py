@@ -1,5 +1,6 @@
 """What each command does, in terms of the library. `cli` reads the options from these signatures."""
 
+from .auditing import audit
 from .comparing import sweep
 from .editing import inpaint, reconstruct
 from .making import train, train_judge, unlearn
@@ -7,6 +8,7 @@ from .measuring import demo, evaluate, methods, nll, sample
 from .reproducing import reproduce
 
 __all__ = [
+    "audit",
     "demo",
     "evaluate",
     "inpaint",

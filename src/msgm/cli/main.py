@@ -25,6 +25,7 @@ COMMANDS = {
     "inpaint": "fill in the unknown pixels of images, and measure what with",
     "reconstruct": "rebuild images from their own latents, and measure how well",
     "evaluate": "unlearning ratio, junk, likelihoods: one table, results.json and a report",
+    "audit": "attack a model with its weights in hand: what an adversary gets back, and a verdict",
     "sweep": "many methods and settings with one budget: one table, and which of them no other beats",
     "reproduce": "an experiment of the paper again; toy: with exact answers, in minutes",
     "methods": "the unlearning methods there are, and what each asks",

@@ -1,0 +1,116 @@
+"""The command that attacks: audit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from ..attacks.table import ATTACKS
+from ..attacks.target import BUDGETS
+from ..data import ForgetRequest, Source
+from ..errors import UserError
+from ..experiments.audit.main import MODEL, PARENT
+from ..experiments.audit.main import audit as attack
+from ..experiments.core.pool import cores
+from ..formats.native import EMBEDDED, RECORD, load
+from ..metrics.judge import Judge
+from ..model.score import ScoreModel
+from ..storage import read_json, write_json
+from .options import images_of, which_images
+
+
+def audit(
+    model: str,
+    *,
+    against: str,
+    out: Path,
+    command: str,
+    retrained: str | None = None,
+    budget: Literal["small", "full"] = "small",
+    attacks: str | None = None,
+    forget: str | None = None,
+    judge: str = EMBEDDED,
+    guide: str | None = None,
+    data: str | None = None,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    other: str | None = None,
+    show_recovered: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Attack a model with the weights in hand, beside its parent and retrained models: a verdict for each attack.
+
+    Writes audit.html, which answers first, and audit.json with every number and the hashes of models, data and judges;
+    the model's own record then names the audit. A model has forgotten as far as it is like one that never saw the
+    forget set, in both directions: the rule is on the page.
+
+    Args:
+        model: the unlearned model's folder.
+        against: its parent: a model folder, or demo.
+        out: folder for all of it; each attack on each model is stored as it ends.
+        retrained: models that never saw the forget set, with commas between; without one the parent is fine-tuned on
+            what is retained, as a stand-in.
+        budget: small (minutes for a small model) or full.
+        attacks: those to run, with commas between; by default all.
+        forget: the rule; by default the model's own request.
+        judge: a judge folder, or demo for the MNIST judge in the package.
+        guide: another judge, which leads samples to the forget classes; by default one is trained, briefly.
+        data: the images; by default those of the model's record.
+        data_dir: where named data sets lie.
+        image_size: crop to a square and resize to this many pixels.
+        other: images that have nothing to do with the data, to fine-tune on.
+        show_recovered: keep pictures of what the attacks bring back; without it only numbers are written.
+        seed: of all that is random.
+        workers: processes of one thread each; by default one for each core.
+        resume: go on with an audit that was interrupted.
+        overwrite: replace what is in the output folder.
+    """
+    source = load(model)
+    rule = forget or source.record.get("request", {}).get("rule")
+    if not rule:
+        raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
+    request, images = ForgetRequest(rule), which_images(source, data, data_dir, image_size)
+    named = [name for name in (retrained or "").split(",") if name]
+    found = attack(
+        source,
+        against=load(against),
+        split=request.split(images_of(source, images, "train")),
+        held=request.split(images_of(source, images, "test")),
+        judge=Judge.load(judge),
+        out=out,
+        retrained=_named(named),
+        guide=Judge.load(guide) if guide else None,
+        other=images_of(source, Source(other, dir=data_dir, size=image_size), "train") if other else None,
+        budget=replace(BUDGETS[budget], seed=seed),
+        name=Path(model).resolve().name,
+        attacks=attacks.split(",") if attacks else tuple(ATTACKS),
+        workers=workers or cores(),
+        resume=resume,
+        overwrite=overwrite,
+        show_recovered=show_recovered,
+        command=command,
+    )
+    record = Path(model) / RECORD
+    if record.is_file():
+        digest = hashlib.sha256((out / "audit.json").read_bytes()).hexdigest()
+        told = {"file": str(out / "audit.json"), "sha256": digest, "verdict": found.sentence}
+        write_json(record, {**read_json(record), "audit": told})
+    print(found.sentence)
+    print(f"saved {out / 'audit.html'}")
+
+
+def _named(folders: Sequence[str]) -> dict[str, ScoreModel]:
+    """The models in some folders by the folders' names, each told from the others and from the audit's own two."""
+    found: dict[str, ScoreModel] = {}
+    for folder in folders:
+        name = Path(folder).resolve().name
+        while name in (MODEL, PARENT, *found):
+            name += "-again"
+        found[name] = load(folder)
+    return found

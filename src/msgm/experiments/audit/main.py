@@ -1,0 +1,281 @@
+"""What an adversary with the weights in hand gets out of an unlearned model, beside its parent and a retrained one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...attacks import ask
+from ...attacks.table import ATTACKS
+from ...attacks.target import SMALL, Attack, Budget, Target
+from ...data import Images, Split
+from ...errors import UserError
+from ...forgetting.methods import unseen
+from ...formats.native import RECORD, load, weights_sha256
+from ...metrics.judge import Judge, JudgeSettings, train_judge
+from ...metrics.measured import Measured
+from ...metrics.worth import worth_for
+from ...model.score import ScoreModel
+from ...report.page import commit
+from ...storage import claim, write_json
+from ...training.loop import unlearn
+from ...training.runs import RunSpec
+from ...training.settings import UnlearnSettings
+from ..core.evaluate import check
+from .attacking import attack_all, numbers
+from .card import write_card
+from .verdict import Decision, Verdict, decide, harmonic, together
+
+MODEL, PARENT, STAND_IN = "model", "parent", "unseen"
+GUIDE_SEED = 101
+KEPT = 2000
+"""Images of each set that the attacks draw from at most: they travel to other processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One attack: each model's numbers, the decisions about its keys, and the verdict."""
+
+    attack: Attack
+    numbers: Mapping[str, Mapping[str, Measured]]
+    """By model, then by name."""
+    decisions: Mapping[str, Decision]
+    seconds: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict about the attack."""
+        return together(list(self.decisions.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "question": self.attack.question,
+            "verdict": self.verdict,
+            "decisions": {key: each.to_dict() for key, each in self.decisions.items()},
+            "numbers": {
+                subject: {key: each.to_dict() for key, each in numbers.items()}
+                for subject, numbers in self.numbers.items()
+            },
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """The outcome of all attacks, and what it is about: names and hashes of models, data and judges."""
+
+    name: str
+    outcomes: Sequence[Outcome]
+    retrained: Sequence[str]
+    stand_in: bool
+    """Whether the only retrained model is a stand-in: the parent, fine-tuned on what is retained."""
+    about: Mapping[str, Any]
+
+    def of(self, verdict: Verdict) -> list[str]:
+        """The attacks with this verdict."""
+        return [outcome.attack.name for outcome in self.outcomes if outcome.verdict == verdict]
+
+    def _asked(self, subject: str, name: str) -> Measured:
+        return next(o for o in self.outcomes if o.attack.name == "ask").numbers[subject][name]
+
+    @property
+    def junk(self) -> bool:
+        """Whether more than half of what the model makes is junk, by the interval."""
+        return (self._asked(MODEL, ask.MADE_JUNK.name).low or 0.0) > 0.5
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Three parts in [0, 1] and their harmonic mean.
+
+        ``forgetting`` is 1 - UR / UR of the parent; ``quality`` the parent's Fréchet distance over the model's, at most
+        1, each of the samples that are not forgotten from real retained images; ``robustness`` the share of attacks
+        that were held.
+        """
+        ratio, parent = (self._asked(subject, ask.UR.name).value or 0.0 for subject in (MODEL, PARENT))
+        far, near = (self._asked(subject, ask.FRECHET.name).value for subject in (MODEL, PARENT))
+        parts = {
+            "forgetting": max(0.0, 1 - ratio / parent) if parent else 0.0,
+            "quality": 0.0 if far is None or near is None or far <= 0 else min(1.0, near / far),
+            "robustness": len(self.of("held")) / len(self.outcomes),
+        }
+        return {**parts, "harmonic mean": harmonic(*parts.values())}
+
+    @property
+    def sentence(self) -> str:
+        """The answer, in words."""
+        leaked, held, undecided = (self.of(verdict) for verdict in ("leaked", "held", "not decided"))
+        beside = "the stand-in for a retrained model" if self.stand_in else "a retrained model"
+        parts = [f"{len(leaked)} of {len(self.outcomes)} attacks tell the model from {beside}"]
+        parts[0] += f": {', '.join(leaked)}" if leaked else ""
+        parts += [f"{len(held)} do not" + (f" ({', '.join(held)})" if held else "")]
+        parts += [f"{len(undecided)} are not decided at this budget"] if undecided else []
+        answer = "; ".join(parts) + "."
+        return f"This model makes junk: it can hardly be said to have forgotten. {answer}" if self.junk else answer
+
+    def to_dict(self) -> dict[str, Any]:
+        """audit.json."""
+        return {
+            "model": self.name,
+            "verdict": self.sentence,
+            "held": self.of("held"),
+            "leaked": self.of("leaked"),
+            "not decided": self.of("not decided"),
+            "junk": self.junk,
+            "summary": self.summary,
+            **self.about,
+            "retrained": list(self.retrained),
+            "stand_in": self.stand_in,
+            "attacks": {outcome.attack.name: outcome.to_dict() for outcome in self.outcomes},
+        }
+
+
+def audit(
+    model: ScoreModel,
+    *,
+    against: ScoreModel,
+    split: Split,
+    held: Split,
+    judge: Judge,
+    out: Path,
+    retrained: Mapping[str, ScoreModel] | None = None,
+    guide: Judge | None = None,
+    other: Images | None = None,
+    budget: Budget = SMALL,
+    name: str = MODEL,
+    attacks: Sequence[str] = tuple(ATTACKS),
+    stand_in: UnlearnSettings | None = None,
+    workers: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_recovered: bool = False,
+    command: str = "",
+    progress: bool = True,
+) -> Audit:
+    """Attack a model, its parent (``against``) and retrained models alike; write audit.json and audit.html.
+
+    Args:
+        model: the unlearned model.
+        against: the model that it was made from.
+        split: what the parent was trained on, in two.
+        held: other images, in two, by the same rule.
+        judge: says what comes back.
+        out: folder for all of it; each piece is stored as it ends.
+        retrained: models that never saw the forget set, by name. Without one the parent is fine-tuned on the retained
+            images (`unseen`, by ``stand_in``): the cheapest honest stand-in, and named as such.
+        guide: another judge, for guidance; by default one is trained, briefly.
+        other: images that have nothing to do with the data, for revival.
+        budget: how much work.
+        name: of the model, on the card.
+        attacks: those to run; ask is always among them.
+        stand_in: settings of the stand-in.
+        workers: processes of one thread each.
+        resume: go on with an audit that was stopped.
+        overwrite: replace what is in the folder.
+        show_recovered: keep pictures of what the attacks bring back from the model. Without it numbers alone leave.
+        command: for the record.
+        progress: show bars.
+
+    Raises UserError, before any work: shapes, rules and judges that do not fit together, a judge that cannot tell what
+    is to be forgotten, an attack that there is none of.
+    """
+    if unknown := set(attacks) - set(ATTACKS):
+        raise UserError(f"no attack {', '.join(sorted(unknown))}; known: {', '.join(ATTACKS)}")
+    forgotten, _ = check(model, judge, split.request, held.whole)
+    check(against, judge, split.request, held.whole)
+    worth = worth_for(judge, split.request, held.whole)
+    worth.check()
+    if not resume:
+        claim(out, overwrite=overwrite)
+        for left in ("pieces", "models", "guide", "recovered"):
+            shutil.rmtree(out / left, ignore_errors=True)
+    others = dict(retrained or {})
+    alone = not others
+    if alone:
+        others[STAND_IN] = _stand_in(against, split, out / "models" / STAND_IN, stand_in, command, progress)
+    if guide is None and "guide" in attacks:
+        guide = _guide(split, held, judge, out / "guide", progress)
+    subjects = {MODEL: model, PARENT: against, **others}
+    facts = {
+        "rule": split.request.rule, "data": split.digest, "held": held.digest, "judge": worth.sha256,
+        "guide": weights_sha256(guide) if guide is not None else None,
+        "other": other.digest if other is not None else None,
+    }  # fmt: skip
+    target = Target(
+        parent=against, train=_compact(split, budget.seed), held=_compact(held, budget.seed), column=judge.column,
+        judge=judge, forgotten=frozenset(forgotten), kept=frozenset(judge.classes) - forgotten, guide=guide,
+        other=other, parent_share=0.0, budget=budget,
+    )  # fmt: skip
+    how: dict[str, Any] = {
+        "show": MODEL if show_recovered else None, "workers": workers, "resume": resume, "progress": progress,
+    }  # fmt: skip
+    found = attack_all(["ask"], subjects, target, facts, out, **how)
+    share = numbers(found["ask"][PARENT])[ask.UR.name].value
+    target = replace(target, parent_share=share or 0.0)
+    chosen = [name for name in ATTACKS if name in attacks and name != "ask"]
+    found |= attack_all(chosen, subjects, target, facts, out, **how)
+    about = {
+        "command": command,
+        "commit": commit(),
+        "seed": budget.seed,
+        "method": model.record.get("method", {}).get("name", "standard"),
+        "weights_sha256": {subject: weights_sha256(each.network) for subject, each in subjects.items()},
+        "facts": facts,
+        "judge": {**worth.to_dict(), "text": str(worth)},
+        "budget": asdict(budget),
+    }
+    outcomes = [_outcome(ATTACKS[name], pieces, list(others), alone) for name, pieces in found.items()]
+    result = Audit(name=name, outcomes=outcomes, retrained=list(others), stand_in=alone, about=about)
+    write_json(out / "audit.json", result.to_dict())
+    write_card(out / "audit.html", result.to_dict())
+    return result
+
+
+def _outcome(attack: Attack, pieces: Mapping[str, Mapping[str, Any]], retrained: Sequence[str], alone: bool) -> Outcome:
+    found, decisions = {subject: numbers(piece) for subject, piece in pieces.items()}, {}
+    for key in attack.keys:
+        known = attack.known.get(key)
+        beside = [found[subject][key] for subject in retrained] if known is None else [_exactly(key, known)]
+        decisions[key] = decide(found[MODEL][key], beside, stand_in=alone)
+    spent = sum(float(piece["seconds"]) for piece in pieces.values())
+    return Outcome(attack=attack, numbers=found, decisions=decisions, seconds=round(spent, 1))
+
+
+def _exactly(name: str, value: float) -> Measured:
+    return Measured(name=name, value=value, low=value, high=value)
+
+
+def _compact(split: Split, seed: int) -> Split:
+    """At most `KEPT` images of each set, at random, and no others behind them."""
+    generator = torch.Generator().manual_seed(seed)
+    parts = [p.select(torch.randperm(len(p), generator=generator)[:KEPT]) for p in (split.retain, split.forget)]
+    both = parts[0].join(parts[1])
+    whole = Images.of(both.rows(), columns=both.columns, name=both.name, label_names=both.label_names)
+    return split.request.split(whole)
+
+
+def _stand_in(
+    parent: ScoreModel, split: Split, out: Path, settings: UnlearnSettings | None, command: str, progress: bool
+) -> ScoreModel:
+    """The parent fine-tuned on what is retained; read where it is there already."""
+    if (out / RECORD).exists():
+        return load(out)
+    return unlearn(
+        parent, split, method=unseen(), settings=settings or UnlearnSettings(),
+        run=RunSpec(folder=out, resume=True, overwrite=True, device="cpu", progress=progress, command=command),
+    )  # fmt: skip
+
+
+def _guide(split: Split, held: Split, judge: Judge, out: Path, progress: bool) -> Judge:
+    """Another judge of the same classes, trained briefly from another seed; read where it is there already."""
+    if (out / "config.json").exists():
+        return Judge.load(out)
+    settings = JudgeSettings(epochs=3, seed=GUIDE_SEED, width=8)
+    guide = train_judge(split.whole, held.whole, settings, column=judge.column, names=judge.names, progress=progress)
+    guide.save(out)
+    return guide
