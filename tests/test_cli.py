@@ -24,7 +24,7 @@ from msgm.metrics.judge import Judge
 from msgm.sampling import SAMPLERS
 
 RULE = "label in [3, 7]"
-QUICK = ["--threads", "1", "--device", "cpu"]
+QUICK = ["--threads", "1", "--device", "auto"]
 TINY = ["--steps", "2", "--batch", "4", *QUICK]
 LOOK = ["-n", "4", "--sampling-steps", "2", "--nll-images", "2", "--nll-steps", "2", "--nll-check", "1"]
 
@@ -174,6 +174,8 @@ def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
         (["sample", "m", "--out", "o", "--config", "missing.yaml"], "missing.yaml"),
         (["sample", "m", "--out", "o", "--threads", "0"], "--threads"),
         (["sample", "m", "--out", "o", "--device", "abacus"], "abacus"),
+        (["nll", "m", "--device", "meta"], "meta"),
+        (["sample", "m", "--out", "o", "--threads", "10000000000"], "--threads must lie between 1 and 256"),
         (["evaluate", "m", "--out", "o", "--device", "abacus"], "abacus"),
         (["unlearn", "m", "--out", "o"], "forget"),
         (["train", "--out", "o", "--steps", "0"], "steps"),

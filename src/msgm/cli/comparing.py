@@ -31,7 +31,7 @@ def sweep(
     confidence: str | None = None,
     workers: int = 2,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -62,7 +62,7 @@ def sweep(
         resume: go on with a sweep that was stopped, or to more methods, settings or seeds.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
     parent = load(model)
     source = which_images(parent, data, data_dir, image_size)

@@ -54,7 +54,7 @@ def inpaint(
     jump: int = 1,
     seed: int = 0,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     overwrite: bool = False,
 ) -> None:
     """Fill in unknown pixels of images: before, masked and after as PNGs, comparison.png, results.json.
@@ -76,10 +76,10 @@ def inpaint(
         jump: steps between two of RePaint's jumps back.
         seed: image k depends on the seed and k alone.
         threads: CPU threads.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     job = _prepare(model, out, overwrite, device, (images, data, data_dir, image_size), forget, judge, n)
     check_settings(resample=resample, jump=jump)
     known = read_mask(mask, job.model.shape)
@@ -108,7 +108,7 @@ def reconstruct(
     steps: int = 40,
     seed: int = 0,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     overwrite: bool = False,
 ) -> None:
     """Rebuild images from their own latents, slightly disturbed: PNGs before and after, comparison.png, results.json.
@@ -127,10 +127,10 @@ def reconstruct(
         steps: times that Heun visits on each way.
         seed: image k depends on the seed and k alone.
         threads: CPU threads.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     job = _prepare(model, out, overwrite, device, (images, data, data_dir, image_size), forget, judge, n)
 
     check_settings(perturb=perturb)

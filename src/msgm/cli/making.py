@@ -79,7 +79,7 @@ def train(
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
     images = Source(data, dir=data_dir, size=image_size).open()
     chosen = preset(network, images.shape)
@@ -109,7 +109,7 @@ def train_judge(
     image_size: int | None = None,
     column: str = "label",
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     half: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -122,11 +122,11 @@ def train_judge(
         image_size: crop to a square and resize to this many pixels.
         column: what it classifies.
         threads: CPU threads.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
         half: store weights as float16.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     claim(out, overwrite=overwrite)
     source = Source(data, dir=data_dir, size=image_size)
     judge = fit_judge(source.open(), source.open("test"), settings, column=column, device=device)
@@ -196,7 +196,7 @@ def unlearn(
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)

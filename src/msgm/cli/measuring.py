@@ -49,7 +49,7 @@ def sample(
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -80,11 +80,11 @@ def sample(
         seed: picture k depends on the seed and k alone.
         batch: pictures drawn at a time; auto finds how many fit the memory.
         threads: CPU threads.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
         resume: go on with a run that was interrupted, or to more pictures.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     if not resume:
         claim(out, overwrite=overwrite)
     source = load(model).to(device)
@@ -131,7 +131,7 @@ def nll(
     vlb_steps: int | None = None,
     seed: int = 0,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Exact likelihoods (bits/dim) of test images, of the retained and the forgotten ones with --forget.
 
@@ -157,12 +157,12 @@ def nll(
         vlb_steps: steps of the chain to take for it, at random; by default all.
         seed: of all that is random.
         threads: CPU threads.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
     """
     from rich.console import Console
     from rich.table import Table
 
-    hardware(threads, device)
+    device = hardware(threads, device)
     if out is not None and out.exists():
         raise UserError(f"{out} already exists; name another file")
     if n < 1:
@@ -236,7 +236,7 @@ def evaluate(
     data_dir: str | None = None,
     image_size: int | None = None,
     threads: int | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     overwrite: bool = False,
 ) -> None:
     """Measure a model: unlearning ratio, junk, likelihoods of both sets; table, results.json and report.html.
@@ -255,10 +255,10 @@ def evaluate(
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         threads: CPU threads.
-        device: cpu or cuda.
+        device: auto, cpu or cuda.
         overwrite: replace what is in the output folder.
     """
-    hardware(threads, device)
+    device = hardware(threads, device)
     claim(out, overwrite=overwrite)
     refuse_unused(filter, strength=strength, guide=guide)
     loaded = {name: load(name).to(device) for name in ([against] if against else []) + [model]}

@@ -22,19 +22,16 @@ from ..model.score import ScoreModel
 from ..report.results import Results
 from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
+from ..training.runtime import Runtime
 
 
-def hardware(threads: int | None, device: str = "cpu") -> None:
-    """Set the number of threads; refuse a device that is not there before anything else happens."""
+def hardware(threads: int | None, device: str = "auto") -> str:
+    """Set the number of threads; what ``device`` means here (`Runtime.choose`). Before anything else happens."""
     if threads is not None:
-        if threads < 1:
-            raise UserError(f"--threads must be 1 or more; got {threads}")
+        if not 1 <= threads <= 256:
+            raise UserError(f"--threads must lie between 1 and 256; got {threads}")
         torch.set_num_threads(threads)
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError):
-            raise UserError(f"--device {device} cannot be used on this machine; choose cpu") from None
+    return Runtime.choose(device).device.type
 
 
 def build_method(name: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Method:
