@@ -6,10 +6,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from oracle import SDES, TOY, gaussian_model
+from tiny import tiny_data, tiny_judge, tiny_model
 from torch import Tensor
 
+from msgm.data import ForgetRequest, to_model
 from msgm.errors import UserError
-from msgm.metrics.renoise import given_back, renoised
+from msgm.metrics.measures import GivenBack
+from msgm.metrics.quantities import LEVELS
+from msgm.metrics.renoise import evaluations, given_back, renoised
+from msgm.metrics.subject import Subject
 from msgm.process.sde import SDE, VESDE
 from msgm.sampling import Ancestral, Heun, Streams
 
@@ -63,3 +68,33 @@ def test_levels_that_a_process_does_not_reach_are_refused() -> None:
     for level in (0.001, 60.0, -1.0):
         with pytest.raises(UserError, match="noise level"):
             renoised(model, torch.zeros(1, 1, 2, 2, dtype=torch.float64), level)
+
+
+def test_evaluations_are_those_of_the_network() -> None:
+    model = gaussian_model(VESDE(), (1, 2, 2))
+    judge = SimpleNamespace(predict=lambda x: torch.zeros(len(x), dtype=torch.long))
+    x, labels = torch.zeros(3, 1, 2, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+    renoised(model, x, 0.5, batch=3)
+    before = model.network.images
+    given_back(model, x, labels, judge, levels=(0.5, 2.0))  # type: ignore[arg-type]
+    warm = model.network.images - before
+    # To find out how many images fit, one image is evaluated for each level.
+    assert warm == 3 * evaluations(model, (0.5, 2.0)) + 2
+
+
+def test_the_measure_asks_the_judge_of_the_test_images_own_classes() -> None:
+    """The untrained model gives nothing back that the judge does not see in it: the same numbers by hand."""
+    request, test, judge = ForgetRequest("label == 1"), tiny_data(n=24, seed=3), tiny_judge()
+    model = tiny_model()
+    subject = Subject(
+        name="a", sampler=Heun(model, steps=4), n=2, seed=0, judge=judge, forget={1},
+        retained=test.select(request.mask(test).logical_not()), forgotten=test.select(request.mask(test)),
+        progress=False,
+    )  # fmt: skip
+    measure = GivenBack(images=5, seed=2)
+    found = measure.measure(subject)
+    assert tuple(found) == measure.names and len(found) == 6 and GivenBack(images=0, seed=0).names == ()
+    images = subject.forgotten.select(slice(5))
+    back = given_back(model, to_model(images.rows()), torch.ones(5, dtype=torch.long), judge, seed=2)
+    assert [found[f"back r={level:g}"].value for level in LEVELS] == [rate.value for rate in back.values()]
+    assert found["back r=0.5"].better == "lower" and found["kept r=1"].n == 5

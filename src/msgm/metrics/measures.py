@@ -15,6 +15,7 @@ from . import quantities
 from .bent import bent_shares
 from .distances import frechet_distance
 from .measured import Measured, Quantity
+from .renoise import given_back
 from .shares import judged_shares
 from .subject import Subject
 
@@ -118,6 +119,37 @@ class Likelihoods:
             found.append(_finite(quantities.DOUBLING[key], float(result.doubling.mean())))
         named = _by_name(*found)
         return {name: named[name] for name in self.names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenBack:
+    """Shares of test images of both sets that come back as their class from noise (`renoise.given_back`).
+
+    Args:
+        images: of each set, the first ones; 0 for none.
+        seed: of the noise.
+    """
+
+    images: int
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of each level, forgotten images first; none without images."""
+        return tuple(each.name for each in quantities.BACK.values()) if self.images else ()
+
+    def measure(self, subject: Subject) -> dict[str, Measured]:
+        """Wilson's intervals; what the judge calls junk does not come back."""
+        found: list[Measured] = []
+        for key, part in (("forget", subject.forgotten), ("retain", subject.retained)) if self.images else ():
+            rows = part.select(slice(self.images))
+            images, labels = to_model(rows.rows()), rows.columns[subject.judge.column]
+            total = len(images) * len(quantities.LEVELS)
+            with bar(f"{subject.name}: {key} images from noise", total, show=subject.progress) as tick:
+                back = given_back(subject.sampler.model, images, labels, subject.judge, seed=self.seed, tick=tick)
+            for level, rate in back.items():
+                found.append(quantities.BACK[key, level].share(round(rate.value * rate.n), rate.n))
+        return _by_name(*found)
 
 
 def _finite(quantity: Quantity, value: float) -> Measured:

@@ -41,6 +41,22 @@ CORRECTED = Quantity(
     name="UR corrected", unit="%",
     about="UR corrected: UR without the judge's own errors on real images (Rogan and Gladen 1978)",
 )  # fmt: skip
+LEVELS = (0.5, 1.0, 2.0)
+"""Noise levels from which test images are drawn back."""
+BACK = {
+    ("forget", level): Quantity(
+        name=f"back r={level:g}", unit="%", better="lower",
+        about="back: share of forgotten test images that, noised to r = sigma / alpha and denoised, come back as their "
+        "class" * (level == LEVELS[0]),
+    )
+    for level in LEVELS
+} | {
+    ("retain", level): Quantity(
+        name=f"kept r={level:g}", unit="%", better="higher", detail=True,
+        about="kept: the same of retained ones" * (level == LEVELS[0]),
+    )
+    for level in LEVELS
+}  # fmt: skip
 STEPS = Quantity(name="steps", unit="steps", better="lower", about="steps: those that the run took")
 IMAGES = Quantity(name="images", unit="images", detail=True, about="images: those that the run saw")
 SECONDS = Quantity(name="seconds", unit="s", about="seconds: that the run took")
@@ -49,8 +65,8 @@ AUDIT_SECONDS = Quantity(name="evaluation seconds", unit="s", detail=True, about
 ABOUT = {
     quantity.name: quantity.about
     for quantity in (
-        UR, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED, STEPS,
-        IMAGES, SECONDS, AUDIT_SECONDS,
+        UR, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *BACK.values(), *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED,
+        STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
     )
 }  # fmt: skip
 """For legends, by name."""

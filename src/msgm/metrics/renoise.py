@@ -18,9 +18,9 @@ from ..errors import UserError
 from ..model.score import ScoreModel
 from ..sampling import Heun, Sampler, Streams, Tick, evaluating, fitting
 from .judge import Judge
+from .quantities import LEVELS
 from .rates import Rate, wilson
 
-LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0)
 STEPS = 36
 """Times of `Heun`'s whole grid, of which a level uses those below it."""
 
@@ -44,8 +44,8 @@ def renoised(
     high, low = (float(sde.log_ratio(t).exp()) for t in (grid[0], grid[-1]))
     if not low < level < high:
         raise UserError(f"level is a noise level sigma/alpha between {low:.3g} and {high:.3g}; got {level}")
-    begin = sde.time(torch.tensor(math.log(level), dtype=torch.float64))
-    grid = torch.cat([begin[None], grid[grid < begin]])
+    grid = _below(sampler, level)
+    begin = grid[0]
     batch, out = fitting(score) if batch == "auto" else batch, []
     with evaluating(score):
         for first in range(0, len(images), batch):
@@ -58,6 +58,18 @@ def renoised(
             if tick is not None:
                 tick(len(x0))
     return torch.cat(out)
+
+
+def _below(sampler: Sampler, level: float) -> Tensor:
+    """The time of a noise level, and the sampler's times after it."""
+    begin, grid = sampler.model.sde.time(torch.tensor(math.log(level), dtype=torch.float64)), sampler.grid()
+    return torch.cat([begin[None], grid[grid < begin]])
+
+
+def evaluations(model: ScoreModel, levels: Sequence[float] = LEVELS) -> int:
+    """Of the network for each image that `given_back` draws back from all of the levels."""
+    sampler = Heun(model, steps=STEPS)
+    return sum(sampler.evaluations * (len(_below(sampler, level)) - 1) + 1 for level in levels)
 
 
 def given_back(

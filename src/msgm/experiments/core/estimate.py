@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ...metrics.renoise import evaluations
 from ...model.score import ScoreModel
 from .evaluate import EvaluateSettings
 from .jobs import Job, inputs
@@ -30,10 +31,11 @@ def trained(job: Job) -> float:
 
 
 def evaluated(settings: EvaluateSettings, model: ScoreModel) -> float:
-    """Evaluations of the network in an audit, image by image: samples, likelihoods of both sets, their check."""
+    """Evaluations of the network in an audit, image by image: samples, likelihoods of both sets, renoising."""
     # Four evaluations a step, eight in the check, which has twice the steps.
     likelihood = 2 * (4 * settings.nll_images + 8 * min(settings.nll_check, settings.nll_images)) * settings.nll_steps
-    return settings.n * settings.build(model).nfe + DIVERGENCE * likelihood * bool(settings.nll_images)
+    back = 2 * settings.renoise_images * evaluations(model) if settings.renoise_images else 0
+    return settings.n * settings.build(model).nfe + DIVERGENCE * likelihood * bool(settings.nll_images) + back
 
 
 def looked(job: Job, model: ScoreModel) -> float:

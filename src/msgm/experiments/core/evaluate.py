@@ -15,7 +15,7 @@ from ...errors import UserError
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measure, Measured
-from ...metrics.measures import BentShares, Frechet, JudgedShares, Likelihoods, bent
+from ...metrics.measures import BentShares, Frechet, GivenBack, JudgedShares, Likelihoods, bent
 from ...metrics.shares import forget_classes
 from ...metrics.subject import Subject
 from ...model.score import ScoreModel
@@ -38,6 +38,7 @@ class EvaluateSettings:
         nll_images: test images of each set whose likelihood is measured; 0 for none.
         nll_steps: Runge-Kutta steps of the likelihood.
         nll_check: how many of them are measured again with twice the steps.
+        renoise_images: test images of each set that are noised and drawn back; 0 for none.
         seed: of samples and likelihoods; two models with the same seed start from the same noise.
     """
 
@@ -48,11 +49,14 @@ class EvaluateSettings:
     nll_images: int = 40
     nll_steps: int = 12
     nll_check: int = 8
+    renoise_images: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.n < 2 or self.nll_images < 0:
             raise UserError(f"n must be 2 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
+        if self.renoise_images < 0:
+            raise UserError(f"renoise_images must be 0 or more; got {self.renoise_images}")
         if self.sampling_steps is not None and self.sampling_steps < 2:
             raise UserError(f"sampling_steps must be at least 2 steps; got {self.sampling_steps}")
         if self.nll_steps < 1:
@@ -70,6 +74,7 @@ class EvaluateSettings:
             BentShares(),
             Frechet(),
             Likelihoods(images=self.nll_images, steps=self.nll_steps, check=self.nll_check, seed=self.seed),
+            GivenBack(images=self.renoise_images, seed=self.seed),
         ]
 
     def build(self, model: ScoreModel) -> Sampler:
