@@ -65,8 +65,8 @@ AUDIT_SECONDS = Quantity(name="evaluation seconds", unit="s", detail=True, about
 ABOUT = {
     quantity.name: quantity.about
     for quantity in (
-        UR, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *BACK.values(), *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED,
-        STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
+        UR, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *BACK.values(), *DOUBLING.values(), BENT_FROM_PARENT,
+        CORRECTED, STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
     )
 }  # fmt: skip
 """For legends, by name."""
