@@ -227,6 +227,7 @@ SCRIPT = """
 import signal, sys
 from pathlib import Path
 import torch
+from msgm.data import Source
 torch.set_num_threads(1)  # as these tests do: more round differently
 sys.path.insert(0, sys.argv[1])
 import test_sweep
@@ -248,7 +249,7 @@ def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: P
     process = subprocess.Popen([*started, str(workers)], stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 900
-        while not list(out.glob("runs/*/seed-*/row.json")) and time.monotonic() < until:
+        while not list(out.glob("runs/*/seed-*/row.json")) and process.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)  # to the one that waits only, as `kill` does
         said = process.communicate(timeout=900)[1]
