@@ -160,6 +160,13 @@ def test_every_attack_has_a_verdict_and_every_models_numbers(whole: tuple[Path, 
     assert set(found["weights_sha256"]) == {"model", "parent", "again"}
     assert found["facts"]["judge"] == found["judge"]["sha256"]
     assert not found["stand_in"]
+    shares = {
+        name: max(attack["numbers"]["model"][key]["value"] or 0 for key in attack["decisions"])
+        for name, attack in found["attacks"].items()
+        if attack["numbers"]["model"][next(iter(attack["decisions"]))].get("unit") == "%"
+    }
+    first = found["verdict"].partition("Most comes back by ")[2].partition(" ")[0]
+    assert shares[first] == max(shares.values())
 
 
 def test_the_page_answers_first(whole: tuple[Path, dict]) -> None:

@@ -107,6 +107,20 @@ class Audit:
         return {**parts, "harmonic mean": harmonic(*parts.values())}
 
     @property
+    def most(self) -> list[str]:
+        """The three attacks by which the largest shares come back, in words: whatever a retrained model gives back."""
+        shares = {
+            outcome.attack.name: max(
+                (each for key in outcome.decisions if (each := outcome.numbers[MODEL][key]).unit == "%"),
+                key=lambda each: each.value or 0.0,
+                default=None,
+            )
+            for outcome in self.outcomes
+        }
+        found = sorted(((each.value or 0.0, name, each) for name, each in shares.items() if each), reverse=True)[:3]
+        return [f"{name} ({each.name}: {each.text()} %)" for _, name, each in found]
+
+    @property
     def sentence(self) -> str:
         """The answer, in words."""
         leaked, held, undecided = (self.of(verdict) for verdict in ("leaked", "held", "not decided"))
@@ -115,7 +129,7 @@ class Audit:
         parts[0] += f": {', '.join(leaked)}" if leaked else ""
         parts += [f"{len(held)} do not" + (f" ({', '.join(held)})" if held else "")]
         parts += [f"{len(undecided)} are not decided at this budget"] if undecided else []
-        answer = "; ".join(parts) + "."
+        answer = "; ".join(parts) + f". Most comes back by {', '.join(self.most)}."
         return f"This model makes junk: it can hardly be said to have forgotten. {answer}" if self.junk else answer
 
     def to_dict(self) -> dict[str, Any]:

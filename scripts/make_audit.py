@@ -1,0 +1,82 @@
+"""Fill docs/audit.md with audits: python scripts/make_audit.py runs/audit-default runs/audit-unseen.
+
+The audit.json of each folder becomes docs/results/FOLDER.json. Of all of them the page has the blocks audits-back (a
+number of each attack, model by model), audits-verdicts, audits-answers and audits-numbers. Without a folder the page is
+made again from those files, and with --check nothing is written: the exit status says whether the page is up to date.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from blocks import ROOT, fill, table
+
+from msgm.attacks.table import ATTACKS
+from msgm.experiments.audit.card import attacks_sheet
+from msgm.metrics.measured import Measured
+
+PAGE = ROOT / "docs/audit.md"
+STORED = ROOT / "docs/results"
+MARKS = {"held": "held", "leaked": "**leaked**", "not decided": "open"}
+TOLD = {
+    "ask": "UR", "doors": "int4", "guide": "scale 8", "renoise": "forget ODE", "complete": "forget",
+    "reconstruct": "forget", "relearn": "10 images", "revive": "retained images", "member": "AUC, NLL",
+    "compare": "AUC, change of loss", "invert": "PSNR, search", "locate": "AUC, places",
+}  # fmt: skip
+"""The number of each attack that stands for it."""
+FIRST = ("parent", "unseen", "default")
+
+
+def back(audits: dict[str, dict[str, Any]]) -> str:
+    """One number of each attack, with its interval, model by model."""
+    rows = []
+    for attack, key in TOLD.items():
+        found = [audit["attacks"][attack]["numbers"]["model"][key] for audit in audits.values()]
+        rows.append(
+            [f"`{attack}`", Measured.from_dict(found[0]).heading, *(Measured.from_dict(f).text() for f in found)]
+        )
+    return table(["attack", "number", *(audit["model"] for audit in audits.values())], rows)
+
+
+def verdicts(audits: dict[str, dict[str, Any]]) -> str:
+    """The verdicts of all audits: a row for each attack, a column for each model; and the parts of the summary."""
+    rows = [[f"`{name}`", *(MARKS[audit["attacks"][name]["verdict"]] for audit in audits.values())] for name in ATTACKS]
+    parts = next(iter(audits.values()))["summary"]
+    rows += [[part, *(f"{audit['summary'][part]:.2f}" for audit in audits.values())] for part in parts]
+    return table(["", *(audit["model"] for audit in audits.values())], rows)
+
+
+def answers(audits: dict[str, dict[str, Any]]) -> str:
+    """What each card says first, and how it was made."""
+    lines = []
+    for audit in audits.values():
+        minutes = sum(attack["seconds"] for attack in audit["attacks"].values()) / 60
+        made = f"`{audit['command']}`, commit `{(audit['commit'] or '–')[:7]}`, {minutes:.0f} minutes of one busy core"
+        lines.append(f"* **{audit['model']}**: {audit['verdict']} ({made}.)")
+    return "\n".join(lines)
+
+
+def numbers(audits: dict[str, dict[str, Any]]) -> str:
+    """Of each audit the table of its card."""
+    parts = []
+    for audit in audits.values():
+        sheet = attacks_sheet(audit)
+        parts += [f"### {audit['model']}", table(sheet.headings, sheet.rows)]
+    return "\n\n".join(parts)
+
+
+def main(given: list[str]) -> int:
+    check = "--check" in given
+    for folder in (Path(word) for word in given if word != "--check"):
+        audit = json.loads((folder / "audit.json").read_text())
+        (STORED / f"{folder.name}.json").write_text(json.dumps(audit, indent=1, ensure_ascii=False) + "\n")
+    stored = {path.stem.removeprefix("audit-"): path for path in sorted(STORED.glob("audit-*.json"))}
+    order = [name for name in FIRST if name in stored] + [name for name in stored if name not in FIRST]
+    audits = {name: json.loads(stored[name].read_text()) for name in order}
+    made = {"back": back, "verdicts": verdicts, "answers": answers, "numbers": numbers}
+    return fill(PAGE, {f"audits-{name}": make(audits) for name, make in made.items()}, check=check)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
