@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from msgm.data import Source
+from msgm.data.find import EMBEDDED
 from msgm.data.idx import write_idx
-from msgm.data.source import EMBEDDED
 
 SIZES = {"train": 8000, "test": 2000}
 

@@ -12,6 +12,14 @@ import torch
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of decoded images that is nobody's own."""
+    path = tmp_path_factory.mktemp("cache")
+    os.environ["MSGM_CACHE"] = str(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder with ``mnist/``, ``cifar10/`` and ``celeba/`` that MSGM_TEST_DATA names, else a skip."""

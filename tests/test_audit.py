@@ -120,6 +120,13 @@ def test_the_judge_must_tell_what_is_forgotten(skies: Images) -> None:
         check(gaussian(0.0), blind, ForgetRequest("label == 1 or label == 2"), skies)
 
 
+def test_a_judge_of_some_numbers_is_asked_by_their_names() -> None:
+    judge = Judge((2, 10), (1, 8, 8), width=2)
+    for rule in ("label == 2", "label == '2'", "label < 10"):
+        assert forget_classes(ForgetRequest(rule), judge) == {2}
+    assert forget_classes(ForgetRequest("label == 10"), judge) == {10}
+
+
 def test_a_good_request_gives_classes_and_mask(skies: Images) -> None:
     classes, mask = check(gaussian(0.0), Brightness(), REQUEST, skies)
     assert classes == {0}

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msgm.data import Images, Source, files, to_model, to_pixels
+from msgm.data import Images, Source, to_model, to_pixels
+from msgm.data import table as tables
+from msgm.data.find import EMBEDDED
 from msgm.data.idx import read_idx, write_idx
-from msgm.data.source import EMBEDDED
 from msgm.errors import UserError
 
 RECORD = json.loads((EMBEDDED / "data.json").read_text(encoding="utf-8"))
@@ -118,6 +119,13 @@ def test_rows_stay_together() -> None:
         assert part.labels.tolist() == [5, 7]
         assert part.columns["age"].tolist() == [1, 1]
         assert part.name == "toy"
+
+
+def test_the_deviation_is_that_of_all_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Images.of(torch.stack([pixels(i) for i in range(50)]), name="many")
+    expected = float(data.rows().double().std())
+    monkeypatch.setattr("msgm.data.images.CHUNK", 100)
+    assert data.std == pytest.approx(expected, rel=1e-12)
 
 
 def test_malformed_data_are_refused() -> None:
@@ -219,7 +227,7 @@ def test_mnist_files_are_found_in_the_usual_places(idx: Path, tmp_path_factory: 
 
 def test_damaged_mnist_files_are_named(idx: Path) -> None:
     images, labels = idx / "train-images-idx3-ubyte", idx / "train-labels-idx1-ubyte.gz"
-    assert "no t10k-images-idx3-ubyte[.gz] in" in refusal("mnist", dir=str(idx), split="test")
+    assert "no t10k-images-idx3-ubyte[.gz], which the test split needs" in refusal("mnist", dir=str(idx), split="test")
     whole, packed = images.read_bytes(), labels.read_bytes()
     for content in (whole[:-1], whole[:9], whole + b"\0"):
         images.write_bytes(content)
@@ -243,11 +251,11 @@ def test_a_name_that_means_nothing_lists_what_does(tmp_path: Path) -> None:
     message = refusal(tmp_path / "absent")
     assert message.startswith(f"{tmp_path / 'absent'}: no such data; expected demo, mnist")
     (tmp_path / "notes.txt").write_text("hello")
-    assert "notes.txt: is no .parquet file" in refusal(tmp_path / "notes.txt")
-    assert "dir must name the folder" in refusal("mnist")
+    assert "notes.txt: is no .parquet or .tar file" in refusal(tmp_path / "notes.txt")
+    assert "not found without dir, the folder that has it" in refusal("mnist")
     assert "data size must be at least 1, not 0" in refusal("demo", size=0)
     assert "split must be train or test, not 'valid'" in refusal("demo", split="valid")
-    assert "no integer column 'Bangs' to use as labels; known columns: label" in refusal("demo", labels="Bangs")
+    assert "no column 'Bangs' to use as labels; known columns: label" in refusal("demo", labels="Bangs")
 
 
 # Folders
@@ -264,7 +272,7 @@ def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path: Path) -
     data = Source(tmp_path.name, dir=str(tmp_path.parent)).open()
     assert torch.equal(data.rows(), torch.stack(expected))
     assert data.labels.tolist() == [0, 0, 0, 1]
-    assert data.label_names == ("cat", "dog")
+    assert data.label_names == {0: "cat", 1: "dog"}
     assert data.name == tmp_path.name
 
 
@@ -287,7 +295,7 @@ def test_splits_of_a_folder(tmp_path: Path) -> None:
     assert Source(str(tmp_path)).open().labels.tolist() == [0, 1, 2]
     test = Source(str(tmp_path)).open("test")
     assert test.labels.tolist() == [0, 2]  # numbered by the train split's classes
-    assert test.label_names == ("a", "b", "c")
+    assert test.label_names == {0: "a", 1: "b", 2: "c"}
     stray = save(tmp_path / "test" / "d" / "1.png", pixels(0))
     assert f"{stray}: class 'd' is not in the train split (a, b, c)" in refusal(tmp_path, split="test")
     assert f"no test split; put the images in {tmp_path / 'train'}/train" in refusal(tmp_path / "train", split="test")
@@ -316,9 +324,17 @@ def test_metadata_gives_columns(tmp_path: Path) -> None:
         "age": [-5, 40],
     }
     assert Source(str(tmp_path), labels="Bangs").open().labels.tolist() == [1, 0]
-    assert "no integer column 'note' to use as labels; known columns: Bangs, age" in refusal(tmp_path, labels="note")
-    table.write_text("file_name,label\nimages/2.png,cat\n")
-    assert f"{table}: column label must hold whole numbers" in refusal(tmp_path)
+    assert data.dropped == {"note": "text"}
+    assert data.notes == [
+        f"1 images are not named in {table} and left out: images/1.png",
+        f"{tmp_path.name}: columns that rules cannot use: note (text)",
+    ]
+    by_note = Source(str(tmp_path), labels="note").open()
+    assert (by_note.labels.tolist(), by_note.label_names) == ([1, 0], {0: "3", 1: "x"})
+    assert "no column 'colour' to use as labels; known columns: Bangs, age" in refusal(tmp_path, labels="colour")
+    table.write_bytes(b"\xef\xbb\xbffile_name,label\r\nimages/2.png,dog\r\nimages/0.png,cat\r\nimages/1.png,dog\r\n")
+    named = Source(str(tmp_path)).open()
+    assert (named.labels.tolist(), named.label_names) == ([1, 0, 1], {0: "cat", 1: "dog"})
     table.write_text("file_name,label\nimages/9.png,1\n")
     assert refusal(tmp_path).startswith(f"{tmp_path / 'images' / '9.png'}: named in {table}")
     table.write_text("name,label\nimages/2.png,1\n")
@@ -353,7 +369,7 @@ def test_sizes_and_channels_must_agree_unless_image_size_is_given(tmp_path: Path
     save(tmp_path / "2.png", pixels(2, 4, 6))
     message = refusal(tmp_path)
     assert message.startswith(
-        f"{tmp_path / '2.png'}: 6×4 colour, but {tmp_path / '1.png'} is 4×4 colour; give image_size"
+        f"{tmp_path / '2.png'}: 6×4 colour, but {tmp_path / '1.png'} is 4×4 colour; give size, to bring"
     )
     data = Source(str(tmp_path), size=4).open()
     assert torch.equal(data.rows(), torch.stack([pixels(1, 4, 4), pixels(2, 4, 6)[:, :, 1:5]]))
@@ -411,10 +427,10 @@ def test_parquet_in_the_schema_of_hugging_face(tmp_path: Path) -> None:
             "Male": [1, 0, 0, 1],
             "Young": [1, 0, 1, 1],
         }
-        assert data.label_names == ("no_bangs", "bangs")
+        assert data.label_names == {0: "no_bangs", 1: "bangs"}
     by_sex = Source(str(tmp_path), labels="Male").open()
     assert by_sex.labels.tolist() == [1, 0, 0, 1]
-    assert by_sex.label_names == ()
+    assert by_sex.label_names == {}
     assert "no test.parquet (found train.parquet)" in refusal(tmp_path, split="test")
     assert "one file is a train split" in refusal(tmp_path / "train.parquet", split="test")
 
@@ -466,8 +482,8 @@ def test_a_bar_is_shown_on_stderr_only_to_those_who_wait(
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(files, "PATIENCE", patience)
-    items: Iterator[int] = files.progress(range(5), 5, "reading images")
+    monkeypatch.setattr(tables, "PATIENCE", patience)
+    items: Iterator[int] = tables.waited_for(range(5), 5, "reading images")
     assert list(items) == [0, 1, 2, 3, 4]
     assert ("reading images" in terminal.getvalue()) == shown
 
@@ -482,7 +498,7 @@ def test_real_parquet_files(test_data: Path, name: str, split: Any, size: int) -
         assert torch.equal(data.columns["Bangs"], data.labels)
         assert data.labels.sum() == 286
         assert len(data.columns) == 41
-        assert data.label_names == ("no_bangs", "bangs")
+        assert data.label_names == {0: "no_bangs", 1: "bangs"}
     else:
         assert data.labels.bincount().tolist() == [396, 366, 420, 384, 422, 393, 414, 385, 407, 413]
         assert data.label_names[3] == "cat"

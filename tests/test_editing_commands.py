@@ -10,7 +10,7 @@ from test_cli import refused
 
 from msgm.cli.main import main
 from msgm.data import Source
-from msgm.data.files import decode
+from msgm.data.decode import Decoder
 
 INPAINT = ["inpaint", "demo", "--mask", "upper-half", "--sampler", "heun", "--steps", "3", "--threads", "1"]
 RECONSTRUCT = ["reconstruct", "demo", "--steps", "3", "--threads", "1"]
@@ -23,7 +23,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def images(folder: Path) -> torch.Tensor:
-    return torch.stack([decode(path, path.name, None) for path in sorted(folder.glob("*.png"))])
+    return torch.stack([torch.from_numpy(Decoder()(path, path.name)) for path in sorted(folder.glob("*.png"))])
 
 
 def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,14 @@
 
 import doctest
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from msgm.data import ForgetRequest, Images, requests
+from msgm.data import FileRequest, ForgetRequest, Images, IndexRequest, Source, request_of, requests
 from msgm.errors import UserError
 
 
@@ -181,3 +184,63 @@ def test_a_request_is_a_value() -> None:
 
 def test_examples_in_the_documentation() -> None:
     assert doctest.testmod(requests).failed == 0
+
+
+# Lists
+
+
+def shelf(folder: Path) -> Images:
+    for i, name in enumerate(("cat/1.png", "cat/2.png", "dog/1.png", "dog/deep/3.png")):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((2, 2), i, np.uint8)).save(path)
+    return Source(str(folder)).open()
+
+
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [(["cat/1.png"], [0]), (["2.png", "3.png"], [1, 3]), (["dog"], [2, 3]), (["cat/2.png", "dog/deep"], [1, 3])],
+)
+def test_images_by_file_and_folder(tmp_path: Path, files: list[str], rows: list[int]) -> None:
+    images, request = shelf(tmp_path), FileRequest(tuple(files))
+    split = request.split(images)
+    assert split.forget.rows()[:, 0, 0, 0].tolist() == rows
+    assert split.to_dict() == {"files": files, "retain": 4 - len(rows), "forget": len(rows)}
+    assert request_of(split.to_dict()) == request
+    part = images.select([3, 1, 0])  # a selection has its own order
+    assert request.mask(part).tolist() == [row in rows for row in (3, 1, 0)]
+
+
+def test_lists_that_fit_nothing(tmp_path: Path, data: Images) -> None:
+    images = shelf(tmp_path)
+    for files, message in [
+        (("1.png",), "1.png: 2 files of .* are called so; write more of the path"),
+        (("bird",), "bird: .* has no such file or folder"),
+        (("cat", "dog"), "the list of 2 files selects all 4 images"),
+        ((), "the list of 0 files selects none of the 4 images"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            FileRequest(files).split(images)
+    with pytest.raises(UserError, match="toy: its images have no file names"):
+        FileRequest(("1.png",)).split(data)
+    with pytest.raises(UserError, match="row 10: toy has rows 0 to 9"):
+        IndexRequest((3, 10)).split(data)
+
+
+def test_images_by_row_number(data: Images) -> None:
+    split = IndexRequest((7, 2)).split(data)
+    assert split.forget.rows().flatten().tolist() == [2, 7]
+    assert request_of(split.to_dict()) == IndexRequest((7, 2))
+    assert request_of(ForgetRequest("label == 1").to_dict()) == ForgetRequest("label == 1")
+
+
+def test_equal_images_on_both_sides_are_counted() -> None:
+    pixels = torch.tensor([1, 2, 1, 3, 2, 1], dtype=torch.uint8)[:, None, None, None]
+    images = Images.of(pixels, columns={"label": torch.tensor([0, 0, 1, 1, 0, 0])}, name="twins")
+    split = ForgetRequest("label == 1").split(images)
+    assert split.duplicates == 2  # rows 0 and 5, like row 2
+    assert split.notes == ["2 of the retained images are also, pixel for pixel, among those to forget"]
+    assert split.to_dict()["duplicates"] == 2
+    apart = IndexRequest((0, 2, 5)).split(images)
+    assert (apart.duplicates, apart.notes) == (0, [])
+    assert "duplicates" not in apart.to_dict()

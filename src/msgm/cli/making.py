@@ -29,7 +29,17 @@ from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
 from ..training.runs import RunSpec
 from ..training.settings import TrainSettings, UnlearnSettings
-from .options import build_method, check_weigher, confidence, hardware, images_of, show, which_images
+from .options import (
+    build_method,
+    check_weigher,
+    confidence,
+    hardware,
+    images_of,
+    opened,
+    say,
+    show,
+    which_images,
+)
 
 
 def train(
@@ -81,7 +91,7 @@ def train(
     """
     device = hardware(threads, device)
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
-    images = Source(data, dir=data_dir, size=image_size).open()
+    images = opened(Source(data, dir=data_dir, size=image_size))
     chosen = preset(network, images.shape)
     torch.manual_seed(settings.seed)
     model = ScoreModel(
@@ -89,7 +99,7 @@ def train(
         PROCESSES[sde](),
         shape=images.shape,
         prediction=prediction,
-        sigma_data=round(float(images.rows().float().std()) / 128, 2),
+        sigma_data=round(images.std / 128, 2),
         patch=chosen.patch,
     )
     target: Images | Split = ForgetRequest(forget).split(images) if forget else images
@@ -129,7 +139,7 @@ def train_judge(
     device = hardware(threads, device)
     claim(out, overwrite=overwrite)
     source = Source(data, dir=data_dir, size=image_size)
-    judge = fit_judge(source.open(), source.open("test"), settings, column=column, device=device)
+    judge = fit_judge(opened(source), opened(source, "test"), settings, column=column, device=device)
     judge.record["command"] = command
     judge.save(out, half=half)
     print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
@@ -203,6 +213,7 @@ def unlearn(
     parent = load(model)
     source = which_images(parent, data, data_dir, image_size)
     split = ForgetRequest(forget).split(images_of(parent, source, "train"))
+    say(split.notes)
     # A judge that watches only is none that weighs.
     weigher = judge if recipe.power or not (select or seeds > 1) else None
     check_weigher(weigher, recipe)

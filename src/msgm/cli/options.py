@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from types import UnionType
@@ -148,10 +149,23 @@ def which_images(
     return Source.of_record(model.record, name=data, dir=data_dir, size=image_size)
 
 
+def opened(source: Source, split: Literal["train", "test"] = "train") -> Images:
+    """One split of the images; what was skipped or left out of them is said on stderr."""
+    images = source.open(split)
+    say(images.notes)
+    return images
+
+
+def say(notes: Sequence[str]) -> None:
+    """Lines to be seen that are no result."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
 def images_of(model: ScoreModel, source: Source, split: Literal["train", "test"]) -> Images:
     """One split of the images, which have to be of the model's shape."""
     try:
-        found = source.open(split)
+        found = opened(source, split)
     except UserError as error:
         named = source.name == model.record.get("data", {}).get("name")
         hint = " (named by the model's record; say where its images are with --data)" if named else ""

@@ -2,7 +2,18 @@
 
 from .images import Images
 from .pixels import to_model, to_pixels
-from .requests import ForgetRequest, Split
+from .requests import FileRequest, ForgetRequest, IndexRequest, Request, Split, request_of
 from .source import Source
 
-__all__ = ["ForgetRequest", "Images", "Source", "Split", "to_model", "to_pixels"]
+__all__ = [
+    "FileRequest",
+    "ForgetRequest",
+    "Images",
+    "IndexRequest",
+    "Request",
+    "Source",
+    "Split",
+    "request_of",
+    "to_model",
+    "to_pixels",
+]

@@ -1,41 +1,51 @@
-"""What is asked to be forgotten: a rule over the columns of a data set. It is data; none of it runs."""
+"""What is asked to be forgotten: a rule over the columns of a data set, or a list; and the two sets that it makes."""
 
 from __future__ import annotations
 
-import ast
-import difflib
-import warnings
-from collections.abc import Callable
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 from .images import Images
+from .rules import known_values, parse
 
-Value = int | str
-Predicate = Callable[[Images], Tensor]
 
-OPERATORS: dict[type[ast.cmpop], tuple[str, str]] = {
-    ast.Eq: ("==", "=="),
-    ast.NotEq: ("!=", "!="),
-    ast.Lt: ("<", ">"),
-    ast.LtE: ("<=", ">="),
-    ast.Gt: (">", "<"),
-    ast.GtE: (">=", "<="),
-    ast.In: ("in", ""),
-    ast.NotIn: ("not in", ""),
-}
-"""Each operator as written, and what it is when its two sides change places."""
+class Request:
+    """Which images are to be forgotten: a rule, or a list. It is data, and one entry of a record."""
 
-GRAMMAR = "for example `label in [3, 7]`, `2 < label <= 5` or `Bangs == 1 and not Male == 1`"
-MANY = 20
+    def mask(self, data: Images) -> Tensor:
+        """Which rows are meant: bool (N,)."""
+        raise NotImplementedError
+
+    def split(self, data: Images) -> Split:
+        """The data in two, each part in its old order. UserError if none or all of them are meant."""
+        mask = self.mask(data)
+        if not mask.any():
+            raise UserError(f"{self} selects none of the {len(data)} images of {data.name}{self.why_none(data)}")
+        if mask.all():
+            everything = f"{self} selects all {len(data)} images of {data.name}"
+            raise UserError(f"{everything}: none would be left to retain; narrow it")
+        return Split(whole=data, retain=data.select(~mask), forget=data.select(mask), request=self)
+
+    def why_none(self, data: Images) -> str:
+        """What to add where nothing is selected."""
+        return ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its entry in a record, which `request_of` reads."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class ForgetRequest:
+class ForgetRequest(Request):
     """A rule that says which images are to be forgotten.
 
     A rule compares columns with whole numbers, or the label with class names if it has them, by ``==``,
@@ -51,28 +61,95 @@ class ForgetRequest:
     rule: str
 
     def __post_init__(self) -> None:
-        _parse(self.rule)
+        parse(self.rule)
+
+    def __str__(self) -> str:
+        return f"rule {self.rule!r}"
 
     def mask(self, data: Images) -> Tensor:
         """Which rows the rule selects: bool (N,). UserError for a column or class name that the data lack."""
-        predicate, _ = _parse(self.rule)
+        predicate, _ = parse(self.rule)
         return predicate(data)
 
-    def split(self, data: Images) -> Split:
-        """The data in two, each part in its old order. UserError if the rule selects none or all of them."""
-        predicate, comparisons = _parse(self.rule)
-        mask = predicate(data)
-        if not mask.any():
-            never = [comparison for comparison in comparisons if not comparison(data).any()]
-            why = "".join(f"; {item} holds for none: {_known_values(item.column, data)}" for item in never)
-            raise UserError(f"rule {self.rule!r} selects none of the {len(data)} images of {data.name}{why}")
-        if mask.all():
-            everything = f"rule {self.rule!r} selects all {len(data)} images of {data.name}"
-            raise UserError(f"{everything}: none would be left to retain; narrow it")
-        return Split(whole=data, retain=data.select(~mask), forget=data.select(mask), request=self)
+    def why_none(self, data: Images) -> str:
+        """The comparisons that hold for no image."""
+        never = [comparison for comparison in parse(self.rule)[1] if not comparison(data).any()]
+        return "".join(f"; {item} holds for none: {known_values(item.column, data)}" for item in never)
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, Any]:
         return {"rule": self.rule}
+
+
+@dataclass(frozen=True)
+class FileRequest(Request):
+    """The images with these file names, or in these folders, as far as their paths are written here.
+
+    ``cat/3.png`` means every image whose path ends so, ``cat`` every image in a folder of this name.
+    """
+
+    files: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"the list of {len(self.files)} files"
+
+    def mask(self, data: Images) -> Tensor:
+        """UserError for a name that no image has, and for one that several files have."""
+        if not len(data.files):
+            raise UserError(f"{data.name}: its images have no file names; say which by a rule or by row numbers")
+        paths = [Path(_inner(str(data.files[row]))).parts for row in data.index.tolist()]
+        mask = torch.zeros(len(data), dtype=torch.bool)
+        for name in self.files:
+            wanted = Path(name).parts
+            hits = [i for i, path in enumerate(paths) if path[-len(wanted) :] == wanted]
+            if len(hits) > 1:
+                raise UserError(f"{name}: {len(hits)} files of {data.name} are called so; write more of the path")
+            hits = hits or [i for i, path in enumerate(paths) if _within(wanted, path[:-1])]
+            if not hits:
+                raise UserError(f"{name}: {data.name} has no such file or folder")
+            mask[hits] = True
+        return mask
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"files": list(self.files)}
+
+
+@dataclass(frozen=True)
+class IndexRequest(Request):
+    """The images with these row numbers, from 0."""
+
+    index: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"the list of {len(self.index)} row numbers"
+
+    def mask(self, data: Images) -> Tensor:
+        """UserError for a number that is no row's."""
+        for row in self.index:
+            if not 0 <= row < len(data):
+                raise UserError(f"row {row}: {data.name} has rows 0 to {len(data) - 1}")
+        mask = torch.zeros(len(data), dtype=torch.bool)
+        mask[list(self.index)] = True
+        return mask
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"index": list(self.index)}
+
+
+def request_of(entry: Mapping[str, Any]) -> Request:
+    """The request that a record's entry ``request`` says."""
+    if "files" in entry:
+        return FileRequest(tuple(entry["files"]))
+    return IndexRequest(tuple(entry["index"])) if "index" in entry else ForgetRequest(entry["rule"])
+
+
+def _inner(name: str) -> str:
+    """The path of an image within a larger file, if it has one."""
+    found = re.fullmatch(r".*, row \d+ \((.+)\)", name)
+    return found[1] if found else name
+
+
+def _within(folder: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    return any(path[i : i + len(folder)] == folder for i in range(len(path)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,12 +159,24 @@ class Split:
     whole: Images
     retain: Images
     forget: Images
-    request: ForgetRequest
+    request: Request
 
     @property
     def digest(self) -> str:
         """That of the whole."""
         return self.whole.digest
+
+    @cached_property
+    def duplicates(self) -> int:
+        """How many retained images are, pixel for pixel, also among those to forget."""
+        return int(np.isin(self.retain.marks, self.forget.marks).sum())
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that someone who is about to train on this should see."""
+        if not self.duplicates:
+            return []
+        return [f"{self.duplicates} of the retained images are also, pixel for pixel, among those to forget"]
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Split, Images]:
         """The split without a random share of both its parts, and that share as one set: retained, then forgotten.
@@ -106,138 +195,7 @@ class Split:
             held.append(part.select(order[:count].sort().values))
         return replace(self, retain=kept[0], forget=kept[1]), held[0].join(held[1])
 
-    def to_dict(self) -> dict[str, str | int]:
-        """The record of the split: the rule, and how many images are on each side."""
-        return {**self.request.to_dict(), "retain": len(self.retain), "forget": len(self.forget)}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One column against the numbers or class names on the other side."""
-
-    rule: str
-    column: str
-    operator: str
-    values: tuple[Value, ...]
-
-    def __str__(self) -> str:
-        one = len(self.values) == 1 and "in" not in self.operator
-        return f"{self.column} {self.operator} {self.values[0] if one else list(self.values)!r}"
-
-    def __call__(self, data: Images) -> Tensor:
-        if self.column not in data.columns:
-            close = difflib.get_close_matches(self.column, data.columns, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            known = ", ".join(sorted(data.columns)) or "none"
-            missing = f"{data.name} has no column {self.column!r}"
-            raise UserError(f"rule {self.rule!r}: {missing}{hint} (known columns: {known})")
-        column = data.columns[self.column]
-        values = torch.tensor([self._number(value, data) for value in self.values], dtype=torch.int64)
-        match self.operator:
-            case "<":
-                return column < values
-            case "<=":
-                return column <= values
-            case ">":
-                return column > values
-            case ">=":
-                return column >= values
-            case "==" | "in":
-                return torch.isin(column, values)
-            case _:
-                return ~torch.isin(column, values)
-
-    def _number(self, value: Value, data: Images) -> int:
-        if isinstance(value, int):
-            return value
-        names = data.label_names if self.column == "label" else ()
-        if value in names:
-            return names.index(value)
-        close = difflib.get_close_matches(value, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        known = _known_values(self.column, data)
-        raise UserError(f"rule {self.rule!r}: {self.column} is never {value!r}{hint} ({known})")
-
-
-def _known_values(column: str, data: Images) -> str:
-    values = data.columns[column].unique().tolist()
-    if len(values) > MANY:
-        return f"{column} takes {len(values)} values from {values[0]} to {values[-1]}"
-    names = dict(enumerate(data.label_names)) if column == "label" else {}
-    listed = ", ".join(f"{value} ({names[value]})" if value in names else str(value) for value in values)
-    return f"{column} takes {listed or 'no values'}"
-
-
-def _parse(rule: str) -> tuple[Predicate, list[Comparison]]:
-    """The rule as a function of the data, and the comparisons that it is made of."""
-    if not isinstance(rule, str) or not rule.strip():
-        raise UserError(f"rule {rule!r}: empty; write a comparison of a column, {GRAMMAR}")
-    found: list[Comparison] = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python warns of literals such as `3in`, which is no rule either
-            tree = ast.parse(rule.strip(), mode="eval")
-        return _compile(tree.body, rule, found), found
-    except UserError:
-        raise
-    except (SyntaxError, Warning) as problem:
-        reason = getattr(problem, "msg", None) or str(problem)
-        raise UserError(f"rule {rule!r}: cannot be read ({reason}); write a rule, {GRAMMAR}") from problem
-    except (ValueError, RecursionError, MemoryError) as problem:
-        raise UserError(f"rule {rule[:60]!r}…: cannot be read, it is too long or not text") from problem
-
-
-def _compile(node: ast.expr, rule: str, found: list[Comparison]) -> Predicate:
-    match node:
-        case ast.BoolOp(op=op, values=parts):
-            compiled = [_compile(part, rule, found) for part in parts]
-            join = torch.logical_and if isinstance(op, ast.And) else torch.logical_or
-            return lambda data: reduce(join, (part(data) for part in compiled))
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            inner = _compile(operand, rule, found)
-            return lambda data: ~inner(data)
-        case ast.Compare(left=left, ops=operators, comparators=rights):
-            pairs = zip([left, *rights], operators, rights, strict=False)
-            links = [_comparison(a, operator, b, rule) for a, operator, b in pairs]
-            found.extend(links)
-            return lambda data: reduce(torch.logical_and, (link(data) for link in links))
-        case ast.Name(id=name):
-            raise UserError(f"rule {rule!r}: {name} alone is no comparison; write {name} == 1")
-    raise UserError(f"rule {rule!r}: {ast.unparse(node)!r} is not a comparison of a column; write {GRAMMAR}")
-
-
-def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr, rule: str) -> Comparison:
-    """`left operator right`, of which one side is a column: a name, or in quotes where no side is a name."""
-    if type(operator) not in OPERATORS:
-        raise UserError(f"rule {rule!r}: `is` compares nothing here; write == or in")
-    forward, backward = OPERATORS[type(operator)]
-    sides = [(left, right, forward), (right, left, backward)]
-    named = [side for side in sides if isinstance(side[0], ast.Name)]
-    quoted = [side for side in sides if isinstance(side[0], ast.Constant) and isinstance(side[0].value, str)]
-    if not named and not quoted:
-        raise UserError(f"rule {rule!r}: no column in a comparison; write {GRAMMAR}")
-    column, other, written = (named or quoted)[0]
-    if not written:
-        raise UserError(f"rule {rule!r}: `in` wants the column before it and a list after it")
-    name = column.id if isinstance(column, ast.Name) else str(ast.literal_eval(column))
-    listed = isinstance(other, ast.List | ast.Tuple | ast.Set)
-    if listed != (written in ("in", "not in")):
-        want = "one number or class name" if listed else "a list in brackets"
-        raise UserError(f"rule {rule!r}: {written} wants {want} after it, not {ast.unparse(other)}")
-    values = tuple(_value(item, rule) for item in (other.elts if listed else [other]))  # type: ignore[attr-defined]
-    if written in ("<", "<=", ">", ">=") and isinstance(values[0], str):
-        raise UserError(f"rule {rule!r}: class names have no order; use == or in")
-    return Comparison(rule, name, written, values)
-
-
-def _value(node: ast.expr, rule: str) -> Value:
-    match node:
-        case ast.Constant(value=int() | str() as constant):
-            value: Value = constant
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)):
-            value = -number
-        case _:
-            raise UserError(f"rule {rule!r}: {ast.unparse(node)} is neither a whole number nor a class name in quotes")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise UserError(f"rule {rule!r}: {value} is too large")
-    return value
+    def to_dict(self) -> dict[str, Any]:
+        """The record of the split: the request, how many images are on each side, and on both."""
+        both = {"duplicates": self.duplicates} if self.duplicates else {}
+        return {**self.request.to_dict(), "retain": len(self.retain), "forget": len(self.forget), **both}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+import numpy as np
+import torch
+
 from ..errors import UserError
-from .files import read_folder, read_parquet, resize
-from .idx import read_idx
+from .cache import Writer, stored
+from .decode import Background, Decoder, Mode, Pixels
+from .find import SplitName, find
 from .images import Images
+from .table import Table, decode, skipping
 
-SplitName = Literal["train", "test"]
-
-EMBEDDED = Path(__file__).parent / "embedded"
-MNIST_SOURCE = "MNIST database of handwritten digits, Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0"
+VERSION = 1
+"""Of how images are decoded: caches of another version are not read."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,21 @@ class Source:
     ``name`` is one of
 
     * ``demo``: the MNIST subset that ships with the package (8,000 training and 2,000 test images);
-    * ``mnist``: the idx files, gzipped or not, in ``dir``, ``dir/mnist`` or ``dir/MNIST/raw``;
-    * a folder, or its name inside ``dir``, that holds one of: MNIST's idx files; ``train.parquet`` and
-      ``test.parquet``, or shards ``train-*.parquet``; images in ``train/`` and ``test/``; images, all of
-      them the train split. Each sub-folder of images is a class, numbered in the order of the names; or a
-      ``metadata.csv`` beside them has a column ``file_name`` and integer columns;
-    * a ``.parquet`` file, which is the train split. The column ``image`` holds encoded images (struct with
-      ``bytes``, or bytes); integer and boolean columns without missing values are kept.
+    * ``mnist``, ``cifar10``, ``celeba``, ``stl10``: in ``dir`` or ``dir/name``, as their official archives, unpacked,
+      or as any folder below; else from the hub's cache. Of ``celeba`` the middle square is taken, as in the paper;
+    * a folder, or its name inside ``dir``: MNIST's idx files; the binary files of CIFAR-10 or STL-10;
+      ``train.parquet`` and ``test.parquet``, or shards ``train-*.parquet``, here or in ``data/``; the same of
+      WebDataset's ``.tar``; what ``save_to_disk`` wrote; images in ``train/`` and ``test/`` (or ``val/``,
+      ``validation/``); images, all of them the train split. Each sub-folder of images is a class: its number is its
+      name, if all are whole numbers, else its place in the order of the names. ``metadata.csv``, ``.jsonl`` or
+      ``.parquet`` (column ``file_name``), ``labels.csv`` or ``list_attr_celeba.txt`` have columns in their place;
+    * a ``.parquet`` or ``.tar`` file, which is the train split;
+    * ``owner/name`` on the hub.
 
-    ``size`` crops the middle square and resizes it (bicubic, antialiased). Without it all images must
-    have one size and one number of channels. ``labels`` names the column to use as ``label``.
+    Columns of whole numbers and booleans without gaps are kept, the others named (`Images.dropped`). ``labels`` names
+    the column to use as ``label``; it may hold text. ``size`` crops the middle square and resizes it (bicubic,
+    antialiased). ``mode`` is ``grey`` or ``rgb``; without either all images must have one size and mode. Transparent
+    pixels lie on ``background``. With ``skip_bad`` an image that cannot be read is skipped and counted, else an error.
     ``recorded`` is the digest that a record has of the training images; where they have changed since, opening
     them is an error unless ``changed`` is ``"ok"``.
     """
@@ -43,24 +53,29 @@ class Source:
     dir: str | None = None
     size: int | None = None
     labels: str | None = None
+    mode: Mode | None = None
+    background: Background = "white"
+    skip_bad: bool = False
     changed: Literal["refuse", "ok"] = "refuse"
     recorded: str | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise UserError(f"data size must be at least 1, not {self.size}")
+        Decoder(size=self.size, mode=self.mode, background=self.background)
         if self.changed not in ("refuse", "ok"):
             raise UserError(f"changed must be refuse or ok, not {self.changed!r}")
 
     def open(self, split: SplitName = "train") -> Images:
-        """Read one split.
+        """Read one split: from the cache of decoded images, if nothing has changed since it was made.
 
         Raises UserError: a name that means nothing, a missing split, a file that is no complete image (named),
         training images that are not those that the record has (both digests are named).
         """
         if split not in ("train", "test"):
             raise UserError(f"split must be train or test, not {split!r}")
-        images = replace(_label(_read(self.name, split, self.dir, self.size), self.labels), source=self.to_dict())
+        found, square = find(self.name, self.dir, split)
+        decoder = Decoder(size=self.size, mode=self.mode, background=self.background, square=square)
+        images = self._decoded(found, decoder) if isinstance(found, Table) else self._raw(found, decoder)
+        images = replace(images, source=self.to_dict())
         if split == "train" and self.changed == "refuse" and self.recorded not in (None, images.digest):
             raise UserError(
                 f"{self.name}: these are not the images that the record names: sha256 {images.digest}, recorded "
@@ -68,12 +83,44 @@ class Source:
             )
         return images
 
+    def _raw(self, found: Images, decoder: Decoder) -> Images:
+        if self.labels not in (None, "label"):
+            raise UserError(f"{found.name}: no column {self.labels!r} to use as labels; known columns: label")
+        pixels = decoder.raw(found.store)
+        return found if pixels is found.store else replace(found, store=pixels)
+
+    def _decoded(self, table: Table, decoder: Decoder) -> Images:
+        place = os.path.abspath(table.files[0][0])  # paths may be relative, all to the same folder
+        how = [VERSION, place, asdict(decoder), self.labels, self.skip_bad, table.files, table.names]
+        key = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:32]
+        if cached := stored(key):
+            return _cached(*cached)
+        writer = Writer(key)
+        try:
+            columns, named, skipped = decode(table, decoder, writer, self.skip_bad)
+            pixels = writer.finish()
+            values, names, dropped = columns.finish(self.labels, table.title)
+            notes = [*table.notes, *skipping(skipped, len(skipped) + len(named))]
+            if dropped:
+                unfit = ", ".join(f"{column} ({why})" for column, why in dropped.items())
+                notes.append(f"{table.title}: columns that rules cannot use: {unfit}")
+            images = Images.of(
+                pixels, columns=values, name=table.title, about=table.about, label_names=names, notes=notes,
+                dropped=dropped, files=named,
+            )  # fmt: skip
+            if isinstance(pixels, np.memmap):
+                _seal(writer, images)
+            return images
+        finally:
+            writer.discard()
+
     def to_dict(self) -> dict[str, Any]:
         """What of it is given; ``changed`` and ``recorded`` where the images may differ from those of a record."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.changed == "refuse" or self.recorded is None:
             del given["changed"], given["recorded"]
-        return {name: value for name, value in given.items() if value is not None}
+        default = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in given.items() if value != default[name]}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Source:
@@ -99,86 +146,23 @@ class Source:
         return replace(asked, recorded=before.recorded if same else None)
 
 
-def _read(name: str, split: SplitName, dir: str | None, size: int | None) -> Images:
-    if name == "demo":
-        data = _read_mnist("demo", EMBEDDED, split, size)
-        return replace(data, about=f"{MNIST_SOURCE}; a random subset")
-    if name == "mnist":
-        return _read_mnist("mnist", _mnist_folder(dir, split), split, size)
-    path = _find(name, dir)
-    if path.is_dir() and _idx_file(path, split, "images-idx3"):
-        return _read_mnist(path.resolve().name, path, split, size)
-    if path.is_dir() and not list(path.glob("*.parquet")):
-        table, kind = read_folder(path, split, size), "folder of images"
-    else:
-        table, kind = read_parquet(_parquet_files(path, split), size), "Parquet file"
-    pixels, columns, names = table
-    title = path.resolve().name.removesuffix(".parquet")
-    return Images.of(pixels, columns=columns, name=title, about=f"{kind} {title}", label_names=names)
+def _seal(writer: Writer, images: Images) -> None:
+    columns, rows = images.columns, len(images)
+    meta = {
+        "name": images.name, "about": images.about, "label_names": dict(images.label_names), "notes": images.notes,
+        "dropped": images.dropped, "columns": list(columns), "digest": images.digest,
+    }  # fmt: skip
+    beside = torch.stack(list(columns.values())).numpy() if columns else np.empty((0, rows), np.int64)
+    writer.seal(meta, {"columns": beside, "files": np.array(images.files), "marks": images.marks})
 
 
-def _label(data: Images, labels: str | None) -> Images:
-    """The data with the column ``labels`` as its label."""
-    if labels is None:
-        return data
-    if labels not in data.columns:
-        known = ", ".join(sorted(data.columns)) or "none"
-        raise UserError(f"{data.name}: no integer column {labels!r} to use as labels; known columns: {known}")
-    names = data.label_names if labels == "label" else ()
-    return replace(data, columns={**data.columns, "label": data.columns[labels]}, label_names=names)
-
-
-def _find(name: str, dir: str | None) -> Path:
-    places = [Path(dir) / name, Path(name)] if dir else [Path(name)]
-    for place in places:
-        if place.is_dir() or (place.is_file() and place.suffix == ".parquet"):
-            return place
-    problem = f"{name}: {'is no .parquet file' if Path(name).is_file() else 'no such data'}"
-    raise UserError(f"{problem}; expected demo, mnist (with dir), a folder of images or a .parquet file")
-
-
-def _idx_file(folder: Path, split: SplitName, kind: str) -> Path | None:
-    stem = _stem(split, kind)
-    return next((path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()), None)
-
-
-def _stem(split: SplitName, kind: str) -> str:
-    return f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte"
-
-
-def _mnist_folder(dir: str | None, split: SplitName) -> Path:
-    if dir is None:
-        raise UserError("mnist: dir must name the folder with its idx files; the demo subset needs none")
-    for folder in (root := Path(dir), root / "mnist", root / "MNIST" / "raw"):
-        if _idx_file(folder, split, "images-idx3"):
-            return folder
-    raise UserError(f"mnist: no {_stem(split, 'images-idx3')}[.gz] in {root}, {root}/mnist or {root}/MNIST/raw")
-
-
-def _read_mnist(name: str, folder: Path, split: SplitName, size: int | None) -> Images:
-    tensors = []
-    for kind in ("images-idx3", "labels-idx1"):
-        path = _idx_file(folder, split, kind)
-        if path is None:
-            raise UserError(f"{folder}: no {_stem(split, kind)}[.gz], which the {split} split needs")
-        tensors.append(read_idx(path))
-    images, labels = tensors
-    if images.dim() != 3 or labels.shape != images.shape[:1]:
-        raise UserError(
-            f"{folder}: {tuple(images.shape)} images and {tuple(labels.shape)} labels do not fit each other"
-        )
-    images = resize(images[:, None], size)
-    return Images.of(images, columns={"label": labels.long()}, name=name, about=MNIST_SOURCE)
-
-
-def _parquet_files(path: Path, split: SplitName) -> list[Path]:
-    """The file, or the folder's ``split.parquet`` or shards ``split-*.parquet``."""
-    if path.is_file():
-        if split == "test":
-            raise UserError(f"{path}: one file is a train split; put train.parquet and test.parquet in a folder")
-        return [path]
-    files = sorted(path.glob(f"{split}.parquet")) or sorted(path.glob(f"{split}-*.parquet"))
-    if not files:
-        found = ", ".join(sorted(file.name for file in path.glob("*.parquet")))
-        raise UserError(f"{path}: no {split}.parquet (found {found}); add it, or name one file")
-    return files
+def _cached(pixels: Pixels, meta: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]]) -> Images:
+    columns = {
+        name: torch.from_numpy(values.copy()) for name, values in zip(meta["columns"], arrays["columns"], strict=True)
+    }
+    names = {int(number): name for number, name in meta["label_names"].items()}
+    return Images.of(
+        pixels, columns=columns, name=meta["name"], about=meta["about"], label_names=names,
+        notes=meta["notes"], dropped=meta["dropped"], files=arrays["files"],
+        known={"digest": meta["digest"], "marks": arrays["marks"]},
+    )  # fmt: skip

@@ -290,7 +290,7 @@ def train_judge(
             f"train and test must have one shape and the same classes of {column!r}; train has {train.shape} "
             f"{classes}, test {test.shape} {test_truth.unique().tolist()}"
         )
-    if names is None and column == "label" and len(train.label_names) > classes[-1]:
+    if names is None and column == "label" and train.label_names.keys() >= set(classes):
         names = [train.label_names[label] for label in classes]
     draw = torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng():

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import ForgetRequest, Images, to_model
+from ..data import Images, Request, to_model
 from ..errors import UserError
 from .judge import Judge
 from .rates import Rate, wilson
@@ -54,7 +54,7 @@ def restored(
     *,
     region: Tensor | None = None,
     judge: Judge | None = None,
-    request: ForgetRequest | None = None,
+    request: Request | None = None,
 ) -> Restored:
     """Compare edited images uint8 (N, C, H, W) with their originals.
 
@@ -79,12 +79,12 @@ def restored(
     return Restored(**found)
 
 
-def check_judge(judge: Judge, images: Images, request: ForgetRequest | None) -> None:
+def check_judge(judge: Judge, images: Images, request: Request | None) -> None:
     """Raise `UserError`, before any work, for a judge of other images or of another column than the request's."""
     if judge.shape != images.shape:
         raise UserError(f"the judge takes images of shape {judge.shape}, not {images.shape}; name another with --judge")
     if request is not None and not 0 < len(forget_classes(request, judge)) < len(judge.classes):
-        raise UserError(f"rule {request.rule!r} selects none or all of the judge's classes; use a judge of its column")
+        raise UserError(f"{request} selects none or all of the judge's classes; use a judge of its column")
 
 
 def _agreement(a: Tensor, b: Tensor) -> Rate:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data import ForgetRequest, Images
+from ..data import Images, Request
 from ..errors import UserError
 from ..model.score import ScoreModel
 from ..sampling import Heun, Sampler
@@ -62,14 +62,14 @@ def judged_shares(predicted: Tensor, forget: Collection[int], classes: Sequence[
     return Shares(unlearning_ratio=wilson(hits, n), junk=wilson(bad, n), retained=wilson(n - hits - bad, n))
 
 
-def forget_classes(request: ForgetRequest, judge: Judge) -> set[int]:
+def forget_classes(request: Request, judge: Judge) -> set[int]:
     """The judge's classes that the rule selects. Raises UserError when the rule is about something else."""
     classes = torch.tensor(judge.classes)
     probe = Images.of(
         torch.zeros(len(classes), *judge.shape, dtype=torch.uint8),
         columns={judge.column: classes},
         name="the judge's classes",
-        label_names=tuple(judge.names or ()) if judge.column == "label" else (),
+        label_names=dict(zip(judge.classes, judge.names, strict=True)) if judge.column == "label" else {},
     )
     return {c for c, hit in zip(judge.classes, request.mask(probe).tolist(), strict=True) if hit}
 

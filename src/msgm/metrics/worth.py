@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import ForgetRequest, Images, to_model
+from ..data import Images, Request, to_model
 from ..errors import UserError
 from ..formats.native import weights_sha256
 from .judge import JUNK, Judge
@@ -122,7 +122,7 @@ def verdicts_on(judge: Judge, images: Images) -> Tensor:
     return torch.cat([judge.predict(to_model(part)) for part in images.chunks()])
 
 
-def worth_for(judge: Judge, request: ForgetRequest, test: Images) -> Worth:
+def worth_for(judge: Judge, request: Request, test: Images) -> Worth:
     """From the test images themselves: the request says which of them, and of the judge's classes, are forgotten."""
     chosen = request.mask(test)
     verdicts = verdicts_on(judge, test)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data import to_pixels
-from ..data.files import decode
+from ..data.decode import Decoder
 from ..errors import UserError
 from ..progress import bar
 from ..sampling import Sampler, fitting
@@ -80,7 +80,8 @@ def picture(folder: Path, index: int) -> Path:
 
 def first_pictures(folder: Path, n: int) -> Tensor:
     """The first n samples in a folder, uint8 (n, C, H, W)."""
-    return torch.stack([decode(path, path.name, None) for path in (picture(folder, k) for k in range(n))])
+    decode = Decoder()
+    return torch.stack([torch.from_numpy(decode(picture(folder, k), picture(folder, k).name)) for k in range(n)])
 
 
 def clear(folder: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data import to_model, to_pixels
-from ..data.files import decode
+from ..data.decode import Decoder
 from ..errors import UserError
 from ..model.score import ScoreModel
 from ..process.sde import SDE
@@ -160,7 +160,7 @@ def read_mask(spec: str, shape: tuple[int, ...]) -> Tensor:
             raise UserError(f"mask {spec!r}: no such box in images of {width}x{height} pixels")
         known[y : y + h, x : x + w] = False
     elif Path(spec).is_file():
-        pixels = decode(Path(spec), spec, None)
+        pixels = torch.from_numpy(Decoder(background="refuse")(Path(spec), spec))
         if pixels.shape[1:] != known.shape:
             size = f"{pixels.shape[2]}x{pixels.shape[1]}"
             raise UserError(f"mask {spec}: {size} pixels, but the images have {width}x{height}; draw it at that size")

@@ -216,7 +216,7 @@ def audit(
         guide = _guide(split, held, judge, out / "guide", progress)
     subjects = {MODEL: model, PARENT: against, **others}
     facts = {
-        "rule": split.request.rule, "data": split.digest, "held": held.digest, "judge": worth.sha256,
+        **split.request.to_dict(), "data": split.digest, "held": held.digest, "judge": worth.sha256,
         "guide": weights_sha256(guide) if guide is not None else None,
         "other": other.digest if other is not None else None,
     }  # fmt: skip

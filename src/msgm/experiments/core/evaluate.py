@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, Images, Split, to_model
+from ...data import Images, Request, Split, to_model
 from ...errors import UserError
 from ...metrics import quantities
 from ...metrics.judge import Judge
@@ -95,7 +95,7 @@ def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> T
     return torch.cat(found)
 
 
-def check(model: ScoreModel, judge: Judge, request: ForgetRequest, test: Images) -> tuple[set[int], Tensor]:
+def check(model: ScoreModel, judge: Judge, request: Request, test: Images) -> tuple[set[int], Tensor]:
     """The judge's classes to forget, and the mask (N,) of the test images that the rule selects.
 
     Raises UserError, before any work: shapes that disagree; a rule that selects no test image, or all of them,
@@ -108,11 +108,11 @@ def check(model: ScoreModel, judge: Judge, request: ForgetRequest, test: Images)
         )
     chosen = request.mask(test)
     if not chosen.any() or chosen.all():
-        raise UserError(f"rule {request.rule!r} selects {'all' if chosen.all() else 'none'} of the test images")
+        raise UserError(f"{request} selects {'all' if chosen.all() else 'none'} of the test images")
     forget = forget_classes(request, judge)
     if not 0 < len(forget) < len(judge.classes):
         raise UserError(
-            f"rule {request.rule!r} selects {'all' if forget else 'none'} of the judge's classes "
+            f"{request} selects {'all' if forget else 'none'} of the judge's classes "
             f"{', '.join(map(str, judge.classes))}; use a judge that tells the forgotten from the rest"
         )
     return forget, chosen
@@ -124,7 +124,7 @@ def evaluate(
     name: str,
     method: str,
     judge: Judge,
-    request: ForgetRequest,
+    request: Request,
     test: Images,
     settings: EvaluateSettings | None = None,
     seconds: float | None = None,

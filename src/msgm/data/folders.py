@@ -1,0 +1,193 @@
+"""Folders of images. Every file is read, or it is said why not; what says something about the images is a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from ..errors import UserError
+from .hugging import records
+from .table import NAMED, Table, stamps
+
+TRAIN, TEST = ("train", "training"), ("test", "val", "validation", "valid")
+"""Names of the folders of a split; the first that is there is meant."""
+TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "labels.csv", "list_attr_celeba.txt")
+FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_id")
+PARTITION, PARTS = "list_eval_partition.txt", {"train": "0", "test": "2"}
+"""CelebA's own split."""
+
+
+class File(NamedTuple):
+    """A file below a folder: a link that leads nowhere has no bytes. Hundreds of thousands of them are no `Path`s."""
+
+    parts: tuple[str, ...]
+    """Its path in the folder; by these files are sorted."""
+    path: str
+    bytes: int
+    changed: int
+
+
+def read_folder(root: Path, split: str) -> Table:
+    """The images of one split: those below ``root/train`` or ``root/test``, or without these all of ``root`` (train).
+
+    Links are followed. Hidden files are no part of it.
+    """
+    folder, notes = _split_folder(root, split)
+    table = next((path for name in TABLES for path in _near(folder, name)), None)
+    partition = next(iter(_near(folder, PARTITION)), None)
+    aside = [path for path in (table, partition) if path is not None]
+    found = sorted(_walk(str(folder), (), ()))
+    suffixes = Image.registered_extensions()
+    images, others = [], []
+    for file in found:
+        if os.path.splitext(file.path)[1].lower() in suffixes:
+            images.append(file)
+        elif Path(file.path) not in aside:
+            others.append(file)
+    if others:
+        notes.append(f"{len(others)} files in {folder} are no images: {_some(others)}")
+    if not images:
+        raise UserError(f"{folder}: no images in it{f' ({notes[-1]})' if others else ''}")
+    names: Mapping[str, Sequence[str]] = {}
+    if table is not None:
+        rows, lost = _beside(table, folder, images)
+        notes += lost
+    else:
+        # A class has the same number in both splits, even where the test split lacks one.
+        classes = _classes(_split_folder(root, "train")[0] if split == "test" and _named(root, TRAIN) else folder)
+        names = {"label": classes} if classes else {}
+        labels = {name: {"label": number} for number, name in enumerate(classes)}
+        rows = [(file, _label(file, labels) if labels else {}) for file in images]
+    if partition is not None:
+        rows = _part(partition, rows, split)
+    files = [(file.path, file.bytes, file.changed) for file, _ in rows] + stamps(aside)
+    return Table(
+        rows=((file.path, Path(file.path), values) for file, values in rows), total=len(rows),
+        title=root.resolve().name, about=f"folder of images {root.resolve().name}", files=files, names=names,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _some(files: Sequence[File]) -> str:
+    more = " and others" if len(files) > NAMED else ""
+    return ", ".join("/".join(file.parts) for file in files[:NAMED]) + more
+
+
+def _split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
+    """The folder of the split, and what lies beside the splits and is left out."""
+    train, test = _named(root, TRAIN), _named(root, TEST)
+    if not train and not test:
+        if split == "test" and not (root / PARTITION).is_file():
+            raise UserError(f"{root}: no test split; put the images in {root}/train and {root}/test")
+        return root, []
+    beside = [name for name in _visible(root) if (root / name).is_dir() and root / name not in (*train, *test)]
+    if beside and not (train and test):
+        alone = (*train, *test)[0].name
+        raise UserError(
+            f"{root}: is {alone}, beside {', '.join(beside[:NAMED])}, a split or a class? Put the class folders into "
+            f"{root}/train/, or take the others out"
+        )
+    chosen = train if split == "train" else test
+    if not chosen:
+        raise UserError(f"{root}: no {split} split; put the images in {root}/train and {root}/test")
+    left = [*beside, *(path.name for path in (*train[1:], *test[1:]))]
+    return chosen[0], [f"left out, beside the splits in {root}: {', '.join(left)}"] if left else []
+
+
+def _named(root: Path, names: Sequence[str]) -> list[Path]:
+    return [root / name for name in names if (root / name).is_dir()]
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+
+
+def _walk(folder: str, parts: tuple[str, ...], above: tuple[str, ...]) -> Iterator[File]:
+    """All files below; links are followed, but not round in a circle, and those that lead nowhere are there, too."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"{folder}: a link to a folder that it lies in; remove it")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, (*parts, entry.name), (*above, real))
+                continue
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                yield File((*parts, entry.name), entry.path, -1, 0)
+            else:
+                yield File((*parts, entry.name), entry.path, status.st_size, status.st_mtime_ns)
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    return tuple(name for name in _visible(folder) if (folder / name).is_dir())
+
+
+def _label(file: File, labels: Mapping[str, dict[str, int]]) -> dict[str, int]:
+    if len(file.parts) == 1:
+        raise UserError(f"{file.path}: lies beside the class folders {', '.join(labels)}; move it into one of them")
+    if file.parts[0] not in labels:
+        raise UserError(f"{file.path}: class {file.parts[0]!r} is not in the train split ({', '.join(labels)})")
+    return labels[file.parts[0]]
+
+
+def _near(folder: Path, name: str) -> list[Path]:
+    """The file in the folder, or beside it."""
+    return [path for path in (folder / name, folder.parent / name) if path.is_file()][:1]
+
+
+def _beside(table: Path, folder: Path, images: Sequence[File]) -> tuple[list[tuple[File, dict[str, Any]]], list[str]]:
+    """The images that the table names, in its order, with their values; a line about those that it does not name."""
+    by_path = {file.path: file for file in images}
+    by_name = {file.parts[-1]: file for file in reversed(images)}
+    found = []
+    for name, values in _entries(table):
+        places = (by_path.get(str(base / name)) for base in (table.parent, folder))
+        file = next(filter(None, places), None) or by_name.get(name)
+        if file is None:
+            raise UserError(f"{table.parent / name}: named in {table}, but no such file")
+        found.append((file, values))
+    if not found:
+        raise UserError(f"{folder}: no images in it (none is named in {table})")
+    named = {file.path for file, _ in found}
+    unnamed = [file for file in images if file.path not in named]
+    notes = [f"{len(unnamed)} images are not named in {table} and left out: {_some(unnamed)}"]
+    return found, notes if unnamed else []
+
+
+def _entries(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if table.name == "list_attr_celeba.txt":
+        yield from _attributes(table)
+        return
+    wanted = FILE_COLUMNS if table.stem == "labels" else FILE_COLUMNS[:1]
+    for row in records(table):
+        key = next((name for name in wanted if name in row), None)
+        if key is None:
+            raise UserError(f"{table}: needs a column {' or '.join(wanted)}; found {', '.join(row) or 'nothing'}")
+        yield str(row.pop(key) or ""), row
+
+
+def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
+    """CelebA's attributes: how many, their names, then a line an image with 1 or -1 for each; here 1 or 0."""
+    lines = path.read_text().splitlines()
+    names = lines[1].split() if len(lines) > 1 else []
+    for number, line in enumerate(lines[2:], start=3):
+        file, *values = line.split() or [""]
+        if len(values) != len(names) or not set(values) <= {"1", "-1"}:
+            raise UserError(f"{path}, line {number}: a file name and {len(names)} times 1 or -1 expected")
+        yield file, {name: int(value == "1") for name, value in zip(names, values, strict=True)}
+
+
+def _part(partition: Path, rows: list[tuple[File, Any]], split: str) -> list[tuple[File, Any]]:
+    part = dict(line.split()[:2] for line in partition.read_text().splitlines() if line.strip())
+    kept = [(file, values) for file, values in rows if part.get(file.parts[-1]) == PARTS[split]]
+    if not kept:
+        raise UserError(f"{partition}: says of no image that it is in the {split} split ({PARTS[split]})")
+    return kept

@@ -1,0 +1,190 @@
+"""Encoded images and what stands beside them -> pixels, integer columns, and a word on all that is left out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .cache import Writer
+from .decode import Decoder, Pixels
+
+T = TypeVar("T")
+Row = tuple[str, Path | bytes | None, Mapping[str, Any]]
+"""Name of an image, the image, and the values beside it."""
+
+PATIENCE = 3.0
+"""Seconds of silence before a progress bar appears."""
+NAMED = 3
+"""How many of the images that are left out are named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Images that are not decoded yet. ``names[column]`` are class names; ``files`` say when it must be read again."""
+
+    rows: Iterable[Row]
+    total: int | None
+    title: str
+    about: str
+    files: Sequence[tuple[str, int, int]]
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Path, bytes and time of change of each file."""
+    return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
+
+
+def whole_numbers(names: Sequence[str]) -> list[int] | None:
+    """The names as numbers, if all are and no two are the same."""
+    if not names or not all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names):
+        return None
+    numbers = [int(name) for name in names]
+    return numbers if len(set(numbers)) == len(numbers) else None
+
+
+@dataclass(kw_only=True)
+class Columns:
+    """The values beside the images, column by column."""
+
+    names: Mapping[str, Sequence[str]]
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    rows: int = 0
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """One more row; what it lacks is missing."""
+        for name in row:
+            self.values.setdefault(name, [None] * self.rows)
+        for name, values in self.values.items():
+            values.append(row.get(name))
+        self.rows += 1
+
+    def finish(self, labels: str | None, where: str) -> tuple[dict[str, Tensor], dict[int, str], dict[str, str]]:
+        """Whole columns of whole numbers, the labels' names, and why each other column is left out.
+
+        ``labels`` is the column that becomes ``label``; it may hold names, as ``label`` itself may. Names that are
+        whole numbers are these numbers.
+        """
+        columns, dropped = {}, {}
+        for name, values in self.values.items():
+            if reason := _unfit(values):
+                dropped[name] = reason
+            else:
+                columns[name] = torch.tensor([int(v) for v in values], dtype=torch.int64)
+        chosen = labels or "label"
+        if chosen not in self.values:
+            if labels is not None:
+                known = ", ".join(sorted(columns)) or "none"
+                raise UserError(f"{where}: no column {labels!r} to use as labels; known columns: {known}")
+            return columns, {}, dropped
+        names = tuple(self.names.get(chosen, ()))
+        if dropped.get(chosen) == TEXT:
+            names = tuple(sorted(set(self.values[chosen])))
+            place = {name: i for i, name in enumerate(names)}
+            columns[chosen] = torch.tensor([place[name] for name in self.values[chosen]])
+            del dropped[chosen]
+        elif chosen in dropped:
+            raise UserError(f"{where}: column {chosen} cannot be used as labels: {dropped[chosen]}")
+        columns["label"] = columns[chosen]
+        numbers = whole_numbers(names) or range(len(names))
+        if list(numbers) != list(range(len(names))):
+            columns["label"] = _renamed(columns["label"], numbers)
+        return columns, dict(zip(numbers, names, strict=True)), dropped
+
+
+TEXT = "text"
+
+
+def _unfit(values: Sequence[Any]) -> str:
+    """Why values are no column of whole numbers; empty where they are."""
+    missing = sum(v is None for v in values)
+    if missing:
+        return f"{missing} of {len(values)} values are missing"
+    if all(isinstance(v, int) for v in values):
+        return "" if all(-(2**63) <= v < 2**63 for v in values) else "numbers too large"
+    return TEXT if all(isinstance(v, str) for v in values) else "no whole numbers"
+
+
+def _renamed(labels: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The number that each class is called; -1, no class, stays."""
+    return torch.tensor([*numbers, -1])[labels]
+
+
+def decode(table: Table, decoder: Decoder, writer: Writer, skip_bad: bool) -> tuple[Columns, list[str], list[str]]:
+    """Give each image to the writer; the columns, the images' names, and a line for each that was skipped.
+
+    Sizes and channels must agree, unless the decoder makes them; a grey image among colour ones of a size that was
+    asked for becomes colour.
+    """
+    columns, named, skipped = Columns(names=table.names), [], []
+    first, shape = "", (0, 0, 0)
+    for name, content, values in waited_for(table.rows, table.total, "reading images"):
+        try:
+            if content is None:
+                raise UserError(f"{name}: no image bytes; the images must be inside the file")
+            image = decoder(content, name)
+        except UserError as problem:
+            if not skip_bad:
+                raise
+            skipped.append(str(problem))
+            continue
+        if first and image.shape != shape and (decoder.size is None or image.shape[1:] != shape[1:]):
+            raise UserError(
+                f"{name}: {_describe(image.shape)}, but {first} is {_describe(shape)}; {_mend(image, shape)}"
+            )
+        first, shape = first or name, image.shape if image.shape[0] > shape[0] else shape
+        writer.append(image)
+        columns.append(values)
+        named.append(name)
+    if not named:
+        some = f"; {skipped[0]}" if skipped else ""
+        raise UserError(f"{table.title}: no images in it{some}")
+    return columns, named, skipped
+
+
+def _describe(shape: tuple[int, ...]) -> str:
+    return f"{shape[2]}×{shape[1]} {'grey' if shape[0] == 1 else 'colour'}"
+
+
+def _mend(image: Pixels, shape: tuple[int, ...]) -> str:
+    size = [] if image.shape[1:] == shape[1:] else ["size, to bring all images to one size"]
+    mode = [] if len(image) == shape[0] else ["mode (grey or rgb), to bring all images to one mode"]
+    return f"give {' and '.join(size + mode)}"
+
+
+def skipping(skipped: Sequence[str], total: int) -> list[str]:
+    """A line about the images that were skipped, if any were."""
+    if not skipped:
+        return []
+    more = f"; and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
+    return [f"skipped {len(skipped)} of {total} images: {'; '.join(skipped[:NAMED])}{more}"]
+
+
+def waited_for(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """The items, with a bar on stderr that appears only if they take long and goes when they are through."""
+    start, bar = time.monotonic(), None
+    try:
+        for done, item in enumerate(items, start=1):
+            yield item
+            if bar is None and time.monotonic() - start > PATIENCE:
+                from rich.console import Console
+                from rich.progress import Progress
+
+                console = Console(stderr=True)
+                bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+                bar.start()
+                bar.add_task(what, total=total)
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=done)
+    finally:
+        if bar is not None:
+            bar.stop()

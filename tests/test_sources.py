@@ -1,0 +1,373 @@
+"""Folders of images as people have them: each file is read rightly, or named."""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_data import picture, pixels, refusal, save
+
+from msgm import ForgetRequest, Source
+from msgm.errors import UserError
+
+
+def labels(data: Any) -> list[int]:
+    found: list[int] = data.labels.tolist()
+    return found
+
+
+# Names that are numbers
+
+
+@pytest.mark.parametrize("names", [("0", "1", "2", "10"), ("1", "2", "3"), ("-1", "007")])
+def test_a_number_in_a_rule_is_the_name_of_the_folder(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for i, name in enumerate(names):
+        save(tmp_path / "train" / name / "0.png", pixels(i))
+        save(tmp_path / "test" / name / "0.png", pixels(i))
+    for split in ("train", "test"):
+        data = Source(str(tmp_path)).open(split)
+        assert sorted(labels(data)) == sorted(map(int, names))
+        assert data.label_names == {int(name): name for name in names}
+        for i, name in enumerate(names):
+            for rule in (f"label == {int(name)}", f"label == '{name}'"):
+                assert torch.equal(ForgetRequest(rule).split(data).forget.rows()[0], pixels(i))
+
+
+def test_numbers_among_names_must_be_quoted(tmp_path: Path) -> None:
+    for i, name in enumerate(("10", "2", "cat")):
+        save(tmp_path / name / "0.png", pixels(i))
+    data = Source(str(tmp_path)).open()
+    assert list(data.label_names.values()) == ["10", "2", "cat"]
+    with pytest.raises(UserError, match="2 is ambiguous; write label == '2'"):
+        ForgetRequest("label == 2").split(data)
+    assert torch.equal(ForgetRequest("label == '2'").split(data).forget.rows()[0], pixels(1))
+    save(tmp_path / "02" / "0.png", pixels(3))
+    (tmp_path / "cat" / "0.png").unlink()
+    (tmp_path / "cat").rmdir()
+    assert Source(str(tmp_path)).open().label_names == {0: "02", 1: "10", 2: "2"}  # 02 and 2 are one number
+
+
+# Tables beside images
+
+
+def test_tables_of_labels(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png"):
+        save(tmp_path / "csv" / name, pixels(int(name[0])))
+        save(tmp_path / "lines" / name, pixels(int(name[0])))
+        save(tmp_path / "celeba" / "img_align_celeba" / name, pixels(int(name[0])))
+    (tmp_path / "csv" / "labels.csv").write_text("file,label\n1.png,1\n0.png,0\n")
+    rows = [{"file_name": "1.png", "label": 1, "age": 3}, {"file_name": "0.png", "label": 0}]
+    (tmp_path / "lines" / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "celeba" / "list_attr_celeba.txt").write_text("2\nBangs Male \n1.png  1 -1\n0.png -1 -1\n")
+    for name in ("csv", "lines", "celeba"):
+        data = Source(str(tmp_path / name)).open()
+        assert torch.equal(data.rows(), torch.stack([pixels(1), pixels(0)]))
+        assert labels(data) == [1, 0] if name != "celeba" else data.columns["Bangs"].tolist() == [1, 0]
+    assert Source(str(tmp_path / "lines")).open().dropped == {"age": "1 of 2 values are missing"}
+    attributes = Source(str(tmp_path / "celeba")).open()
+    assert sorted(attributes.columns) == ["Bangs", "Male"]
+    assert ForgetRequest("Bangs == 1").split(attributes).forget.rows().tolist() == [pixels(1).tolist()]
+    (tmp_path / "celeba" / "list_eval_partition.txt").write_text("0.png 2\n1.png 0\n")
+    assert torch.equal(Source(str(tmp_path / "celeba")).open("test").rows()[0], pixels(0))
+    assert torch.equal(Source(str(tmp_path / "celeba")).open().rows()[0], pixels(1))
+
+
+def test_a_rule_on_a_column_that_is_left_out_says_why(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.png", pixels(0))
+    (tmp_path / "metadata.csv").write_text("file_name,breed,age,none\na.png,pug,,None\nb.png,tabby,3,NA\n")
+    data = Source(str(tmp_path)).open()
+    assert data.dropped == {"breed": "text", "age": "1 of 2 values are missing", "none": "text"}
+    with pytest.raises(UserError, match=r"column breed .* text; read it as labels \(labels: breed\)"):
+        ForgetRequest("breed == 'pug'").split(data)
+    with pytest.raises(UserError, match=r"column age .* 1 of 2 values are missing"):
+        ForgetRequest("age > 2").split(data)
+    assert "column age cannot be used as labels: 1 of 2 values are missing" in refusal(tmp_path, labels="age")
+    pugs = ForgetRequest("label == 'pug'").split(Source(str(tmp_path), labels="breed").open())
+    assert len(pugs.forget) == 1
+
+
+# Nothing is dropped in silence
+
+
+def test_links_are_followed_and_broken_ones_named(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "deep" / "1.png", pixels(1))
+    folder = tmp_path / "data"
+    save(folder / "a" / "0.png", pixels(0))
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    (folder / "a" / "2.png").symlink_to(tmp_path / "elsewhere" / "deep" / "1.png")
+    data = Source(str(folder)).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(0), pixels(1), pixels(1)]))
+    assert labels(data) == [0, 0, 1]
+    (folder / "a" / "3.png").symlink_to(tmp_path / "nowhere.png")
+    assert refusal(folder).startswith(f"{folder / 'a' / '3.png'}: not a complete image (")
+    (folder / "a" / "3.png").unlink()
+    (tmp_path / "elsewhere" / "round").symlink_to(folder)
+    assert "a link to a folder that it lies in" in refusal(folder)
+
+
+def test_a_class_that_is_called_like_a_split_is_asked_about(tmp_path: Path) -> None:
+    for name in ("train", "plane", "car"):
+        save(tmp_path / name / "0.png", pixels(0))
+    assert f"{tmp_path}: is train, beside car, plane, a split or a class?" in refusal(tmp_path)
+    for name in ("train", "plane", "car"):
+        save(tmp_path / "all" / "train" / name / "0.png", pixels(0))
+    assert Source(str(tmp_path / "all")).open().label_names == {0: "car", 1: "plane", 2: "train"}
+    save(tmp_path / "test" / "0.png", pixels(0))
+    assert Source(str(tmp_path)).open().notes == [f"left out, beside the splits in {tmp_path}: all, car, plane"]
+
+
+@pytest.mark.parametrize("name", ["test", "val", "validation", "valid"])
+def test_names_of_the_test_split(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "train" / "a" / "0.png", pixels(0))
+    save(tmp_path / "train" / "b" / "0.png", pixels(1))
+    save(tmp_path / name / "b" / "0.png", pixels(2))
+    data = Source(str(tmp_path)).open("test")
+    assert torch.equal(data.rows(), pixels(2)[None]) and labels(data) == [1]
+
+
+def test_files_that_are_no_images_are_reported(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "0.png", pixels(0))
+    (tmp_path / "a" / "notes.txt").write_text("hello")
+    (tmp_path / "README").write_text("hello")
+    data = Source(str(tmp_path)).open()
+    assert len(data) == 1
+    assert data.notes == [f"2 files in {tmp_path} are no images: README, a/notes.txt"]
+    (tmp_path / "a" / "0.png").unlink()
+    assert f"{tmp_path}: no images in it (2 files in {tmp_path} are no images" in refusal(tmp_path)
+
+
+# What a picture looks like
+
+
+def test_transparent_pixels_lie_on_the_background(tmp_path: Path) -> None:
+    hidden = np.zeros((2, 2, 4), np.uint8)
+    hidden[..., 0] = 200
+    hidden[0, :, 3] = 255
+    hidden[1, 1, 3] = 51
+    Image.fromarray(hidden).save(tmp_path / "a.png")
+    shown = {
+        "white": [[[200, 200], [255, 244]], [[0, 0], [255, 204]], [[0, 0], [255, 204]]],
+        "black": [[[200, 200], [0, 40]], [[0, 0], [0, 0]], [[0, 0], [0, 0]]],
+    }
+    for background, expected in shown.items():
+        assert Source(str(tmp_path), background=background).open().rows()[0].tolist() == expected  # type: ignore[arg-type]
+    assert "a.png: has transparent pixels" in refusal(tmp_path, background="refuse")
+    Image.fromarray(np.array([[[7, 0], [9, 255]]], np.uint8)).save(tmp_path / "a.png")
+    assert Source(str(tmp_path)).open().rows().tolist() == [[[[255, 9]]]]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "a.png", transparency=0)
+    assert Source(str(tmp_path)).open().rows()[0].tolist() == [[[255, 40]], [[255, 50]], [[255, 60]]]
+    palette.save(tmp_path / "a.png")  # opaque: the colours themselves, whatever the background
+    opaque = Source(str(tmp_path), background="refuse").open()
+    assert opaque.rows()[0].tolist() == [[[10, 40]], [[20, 50]], [[30, 60]]]
+
+
+def test_modes(tmp_path: Path) -> None:
+    grey, colour = pixels(0, channels=1), pixels(1)
+    save(tmp_path / "a" / "0.png", grey)
+    save(tmp_path / "b" / "1.png", colour)
+    assert "4×4 colour, but" in (message := refusal(tmp_path)) and "give mode (grey or rgb), to bring" in message
+    both = Source(str(tmp_path), mode="rgb").open()
+    assert torch.equal(both.rows(), torch.stack([grey.expand(3, 4, 4), colour]))
+    luma = torch.from_numpy(np.array(picture(colour).convert("L")))[None]
+    assert torch.equal(Source(str(tmp_path), mode="grey").open().rows(), torch.stack([grey, luma]))
+    assert torch.equal(Source(str(tmp_path), size=4).open().rows(), both.rows())
+    digits = Source("demo", mode="rgb").open("test")
+    assert digits.shape == (3, 28, 28)
+    assert torch.equal(digits.rows([5]), Source("demo").open("test").rows([5]).expand(1, 3, 28, 28))
+    with pytest.raises(UserError, match=r"\(3, 4, 4\).*has \(1, 4, 4\); read them as rgb \(mode\), or use other data"):
+        Source(str(tmp_path), mode="grey").open().check_shape((3, 4, 4))
+    assert "mode must be grey or rgb, not 'RGB'" in refusal(tmp_path, mode="RGB")
+
+
+def strange(folder: Path, n: int) -> dict[str, str]:
+    """n pictures and ten that are not as the others; for those that cannot be read, the words that say so."""
+    for i in range(n):
+        save(folder / f"{i % 2}" / f"{i:05d}.png", pixels(i, 8, 8))
+    whole = (folder / "0" / "00000.png").read_bytes()
+    for i in range(3):
+        (folder / "0" / f"cut{i}.png").write_bytes(whole[: 60 + 40 * i])
+    (folder / "0" / "readme.txt").write_text("hello")
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(folder / "1" / "cmyk.tiff")
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(folder / "1" / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(pixels(-1, 8, 8)).save(folder / "1" / "turned.png", exif=exif)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "1" / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(folder / "1" / "through.png")
+    cut = {f"0/cut{i}.png": "not a" for i in range(3)}
+    return {**cut, "1/deep.png": "pixels of kind", "1/moving.gif": "2 images in one file"}
+
+
+@pytest.mark.parametrize("n", [20, pytest.param(5000, marks=pytest.mark.slow)])
+def test_a_folder_with_everything_in_it(tmp_path: Path, n: int) -> None:
+    bad = strange(tmp_path, n)
+    assert "0/cut0.png: not a" in refusal(tmp_path)
+    source = Source(str(tmp_path), skip_bad=True)
+    data = source.open()
+    assert len(data) == n + 3
+    files = [str(Path(name).relative_to(tmp_path)) for name in data.files]
+    assert not set(files) & set(bad)
+    lost = [note for note in data.notes if note.startswith("skipped")]
+    assert lost[0].startswith(f"skipped 5 of {n + 8} images: {tmp_path}/0/cut0.png: not a")
+    assert any("1 files" in note and "0/readme.txt" in note for note in data.notes)
+    image = dict(zip(files, data.rows(), strict=True))
+    assert torch.equal(image["1/turned.png"], pixels(-1, 8, 8).rot90(-1, (1, 2)))
+    assert image["1/through.png"].unique().tolist() == [255]
+    assert image["1/cmyk.tiff"].flatten(1).unique(dim=1).flatten().tolist() == [255, 0, 0]
+    assert data.to_dict()["skip_bad"] is True
+    for name, words in bad.items():  # each is named where it is the only one
+        for other in bad:
+            os.rename(tmp_path / other, tmp_path / f"{other}.away") if other != name else None
+        assert f"{name}: {words}" in refusal(tmp_path)
+        for other in bad:
+            os.rename(tmp_path / f"{other}.away", tmp_path / other) if other != name else None
+
+
+def test_pictures_of_phones_are_one_picture(tmp_path: Path) -> None:
+    first, second = (picture(pixels(i, 16, 16)) for i in range(2))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    assert len(Source(str(tmp_path)).open()) == 1
+
+
+# The cache
+
+
+def test_decoded_images_are_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSGM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("msgm.data.cache.KEEP", 3)
+    for i in range(4):
+        save(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", pixels(i))
+    source = Source(str(tmp_path / "data"))
+    first = source.open()
+    with monkeypatch.context() as patch:
+        patch.setattr("msgm.data.source.decode", None)  # nothing is decoded again
+        second = source.open()
+    assert isinstance(second.store, np.memmap)
+    assert torch.equal(first.rows(), second.rows()) and torch.equal(first.labels, second.labels)
+    assert (first.to_dict(), first.label_names, list(first.files)) == (
+        second.to_dict(),
+        second.label_names,
+        list(second.files),
+    )
+    plain = second.select(slice(None))
+    assert second.digest == plain.digest == first.digest  # the first is kept, the second worked out
+    assert np.array_equal(second.marks, first.marks) and np.array_equal(plain.marks, first.marks)
+    (folder,) = (tmp_path / "cache").iterdir()
+    for damaged in ("pixels.bin", "meta.json"):
+        path = folder / damaged
+        path.write_bytes(path.read_bytes()[:-1])
+        assert source.open().digest == first.digest
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+    save(tmp_path / "data" / "a" / "0.png", pixels(9))
+    assert torch.equal(source.open().rows([0])[0], pixels(9))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MSGM_CACHE", str(tmp_path / "file"))
+    assert "set MSGM_CACHE to a folder with room" in refusal(tmp_path / "data")
+
+
+def test_grey_ones_become_colour_also_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msgm.data.cache.KEEP", 2)
+    monkeypatch.setattr("msgm.data.cache.PART", 16)
+    images = [pixels(0, channels=1), pixels(1, channels=1), pixels(2)]
+    for i, image in enumerate(images):
+        save(tmp_path / f"{i}.png", image)
+    read = Source(str(tmp_path), size=4).open()
+    assert torch.equal(read.rows(), torch.stack([image.expand(3, 4, 4) for image in images]))
+
+
+# Other containers
+
+
+def tar(path: Path, members: dict[str, bytes]) -> None:
+    import tarfile
+
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+
+
+def test_webdataset(tmp_path: Path) -> None:
+    from test_data import png
+
+    for shard in range(2):
+        members = {}
+        for i in (2 * shard, 2 * shard + 1):
+            beside = json.dumps({"age": 10 * i, "note": "x"}).encode()
+            members |= {f"{i}.png": png(pixels(i)), f"{i}.cls": str(i % 2).encode(), f"{i}.json": beside}
+        tar(tmp_path / f"train-{shard}.tar", members)
+    data = Source(str(tmp_path)).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(i) for i in range(4)]))
+    assert labels(data) == [0, 1, 0, 1] and data.columns["age"].tolist() == [0, 10, 20, 30]
+    assert data.dropped == {"note": "text"}
+
+
+def test_arrow_on_disk_and_numbers_as_names(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, DatasetDict, Features
+    from datasets import Image as Picture
+    from test_data import png
+
+    kind = Features({"picture": Picture(), "label": ClassLabel(names=["10", "2", "7"])})
+    rows = {"picture": [{"bytes": png(pixels(i)), "path": None} for i in range(3)], "label": [0, 1, 2]}
+    one = Dataset.from_dict(rows, features=kind)
+    DatasetDict({"train": one, "validation": one.select([2])}).save_to_disk(tmp_path / "both")
+    data = Source(str(tmp_path / "both")).open()
+    assert torch.equal(data.rows(), torch.stack([pixels(i) for i in range(3)]))
+    assert labels(data) == [10, 2, 7] and data.label_names == {10: "10", 2: "2", 7: "7"}
+    assert labels(Source(str(tmp_path / "both")).open("test")) == [7]
+    one.save_to_disk(tmp_path / "one")
+    assert labels(Source(str(tmp_path / "one")).open()) == [10, 2, 7]
+
+
+def test_names_of_the_hub_are_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name in ("owner--pets", "uoft-cs--cifar10"):
+        repository = tmp_path / f"datasets--{name}"
+        save(repository / "snapshots" / "abc" / "train" / "cat" / "0.png", pixels(0))
+        save(repository / "snapshots" / "abc" / "train" / "dog" / "0.png", pixels(1))
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("abc")
+    pets, cifar = Source("owner/pets").open(), Source("cifar10").open()
+    assert (pets.name, pets.label_names, len(pets)) == ("pets", {0: "cat", 1: "dog"}, 2)
+    assert cifar.digest == pets.digest and cifar.name == "cifar10"
+    assert "owner/absent: no such data" in refusal("owner/absent")
+    assert "celeba: not found without dir" in refusal("celeba")
+
+
+def test_official_binary_archives(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    stl = generator.integers(0, 256, (2, 3, 96, 96), np.uint8)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    stl.swapaxes(2, 3).tofile(folder / "train_X.bin")
+    np.array([10, 1], np.uint8).tofile(folder / "train_y.bin")
+    (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
+    data = Source("stl10", dir=str(tmp_path)).open()
+    assert np.array_equal(data.store, stl) and labels(data) == [9, 0] and data.label_names[9] == "j"
+    cifar = generator.integers(0, 10, (1, 1 + 3072)).astype(np.uint8)
+    folder = tmp_path / "cifar10" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name in ("test_batch", *(f"data_batch_{i}" for i in range(1, 6))):
+        cifar.tofile(folder / f"{name}.bin")
+    data = Source("cifar10", dir=str(tmp_path)).open()
+    assert np.array_equal(data.store[4].reshape(-1), cifar[0, 1:]) and labels(data) == [cifar[0, 0]] * 5
+    (folder / "test_batch.bin").write_bytes(b"short")
+    assert "test_batch.bin: truncated or damaged" in refusal("cifar10", split="test", dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "test", "shape"), [("cifar10", 10000, (3, 32, 32)), ("celeba", 2000, (3, 89, 89))])
+def test_data_sets_by_name(test_data: Path, name: str, test: int, shape: tuple[int, ...]) -> None:
+    data = Source(name, dir=str(test_data)).open("test")
+    assert (len(data), data.shape) == (test, shape)
+    rule, count = ("label in ['dog', 'automobile']", 2000) if name == "cifar10" else ("Bangs == 1", 286)
+    assert len(ForgetRequest(rule).split(data).forget) == count
