@@ -64,16 +64,25 @@ def scaling(found: Found) -> str:
     )
 
 
+def memory(found: Found) -> str:
+    few, many = (found["options"][name] for name in ("few", "many"))
+    return (
+        f"**{found['above_mb']:.0f} MB** more with {many:,} images than with {few:,}; the cache opens in "
+        f"{found['second_open_seconds']:.1f} s"
+    )
+
+
 def ratio(found: Found) -> str:
     return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
 
 
-SAID = {each.__name__: each for each in (nll, sampling, training, unlearning, scaling)}
+SAID = {each.__name__: each for each in (nll, sampling, training, unlearning, memory, scaling)}
 UNIT = {
     "nll": "times faster",
     "sampling": "times faster",
     "training": "times",
     "unlearning": "seconds to both goals",
+    "memory": "peak memory",
     "scaling": "powers of growth",
 }
 
