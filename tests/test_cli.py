@@ -292,7 +292,7 @@ def test_a_broken_image_is_named(
         Image.fromarray(noise.numpy()).save(broken)
         broken.write_bytes(broken.read_bytes()[:300])
     else:
-        broken = pictures / "train" / "cat" / "notes.txt"
+        broken = pictures / "train" / "cat" / "notes.png"
         broken.write_text("not an image")
     for argv in (
         ["train", "--data", pictures],
@@ -301,6 +301,12 @@ def test_a_broken_image_is_named(
     ):
         assert str(broken) in refused(capsys, *argv, "--out", out)
         assert not out.parent.exists()
+
+
+def test_what_is_left_out_is_said(pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "train" / "cat" / "notes.txt").write_text("not an image")
+    main(["train", "--data", str(pictures), "--out", str(out), *TINY])
+    assert f"note: 1 files in {pictures / 'train'} are no images: cat/notes.txt\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "record", "folder"])
