@@ -19,7 +19,6 @@ from torch import Tensor
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
 from msgm.cli.options import images_of, which_images
-from msgm.data import to_model
 from msgm.formats.native import load
 from msgm.likelihood import Clock, Probes, log_likelihood
 from msgm.model.score import ScoreModel
@@ -84,7 +83,7 @@ def run(given: Sequence[str] | None = None) -> Path:
     generator = torch.Generator().manual_seed(options.seed)
     test = images_of(model, which_images(model), "test")
     chosen = test.rows(torch.randperm(len(test), generator=generator)[: options.images])
-    x, dims = to_model(chosen, generator), math.prod(model.shape)
+    x, dims = model.space.to_model(chosen, generator), math.prod(model.shape)
 
     truth, facts = settle(model, x, dims, options)
     report.facts |= facts

@@ -22,11 +22,12 @@ import outside
 import reference
 from common import Report, arguments, main, percent, ratio, timed
 from msgm.cli.options import images_of, which_images
-from msgm.data import ForgetRequest, to_model, to_pixels
+from msgm.data import ForgetRequest
 from msgm.experiments.core.evaluate import check
 from msgm.formats.native import embedded, load
 from msgm.metrics import Judge, Rate, Shares, frechet_distance, judged_shares
 from msgm.model.score import ScoreModel
+from msgm.model.space import Space
 from msgm.process.sde import DDPM
 from msgm.progress import bar
 from msgm.sampling import SAMPLERS, Sampler, build
@@ -51,6 +52,7 @@ class Setting:
     nfe: float
     draw: Callable[[int, int], Tensor]
     """(number of images, seed) -> images in model space."""
+    space: Space
     samples: list[Tensor] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     """For each image, in each block."""
@@ -59,7 +61,7 @@ class Setting:
         """Draw n more images. They are kept as pixels: the judge sees what a picture can show."""
         drawn: list[Tensor] = []
         self.seconds.append(timed(lambda: drawn.append(self.draw(n, seed))) / n)
-        self.samples.append(to_pixels(drawn[0]))
+        self.samples.append(self.space.to_pixels(drawn[0]))
 
 
 class Scorer:
@@ -67,12 +69,11 @@ class Scorer:
 
     def __init__(self, judge: Judge, forget: set[int], real: Tensor, size: int) -> None:
         self.judge, self.forget, self.size = judge, forget, size
-        self.real = judge.features(to_model(real))
+        self.real = judge.features(real)
 
     def __call__(self, pixels: Tensor) -> Target:
         """Shares; counts of each verdict; the Fréchet distance of ``size`` samples and its standard error."""
-        x = to_model(pixels)
-        verdicts, features = self.judge.predict(x), self.judge.features(x)
+        verdicts, features = self.judge.predict(pixels), self.judge.features(pixels)
         shares = judged_shares(verdicts, self.forget, self.judge.classes)
         counts = torch.tensor(list(self.judge.counts(verdicts).values()))
         return shares, counts, self.distance(features)
@@ -178,7 +179,7 @@ def fastest(
     """The fastest of these settings, all within the intervals, that is so in fresh samples as well; None without."""
     for each in sorted(ours, key=lambda s: median(s.seconds)):
         seeds = range(options.seed + 1000, options.seed + 1000 + options.blocks)
-        pixels = torch.cat([to_pixels(each.draw(score.size, seed)) for seed in seeds])
+        pixels = torch.cat([each.space.to_pixels(each.draw(score.size, seed)) for seed in seeds])
         shares, _, distance = score(pixels)
         if within(shares, distance, target):
             return {
@@ -201,7 +202,7 @@ def settings(model: ScoreModel, report: Report, options: Any) -> list[Setting]:
     def published(n: int, seed: int) -> Tensor:
         return reference.sample(model, n, torch.Generator().manual_seed(seed), steps=steps)
 
-    found = [Setting(name="reference", nfe=reference.evaluations(model, steps), draw=published)]
+    found = [Setting(name="reference", nfe=reference.evaluations(model, steps), draw=published, space=model.space)]
     for name in options.samplers:
         if name == "ddpm" and not isinstance(model.sde, DDPM) and "ancestral" in options.samplers:
             report.notes.append("ddpm is ancestral on a grid of discrete times: the same for a continuous process.")
@@ -216,14 +217,16 @@ def settings(model: ScoreModel, report: Report, options: Any) -> list[Setting]:
             if name == "rk45":
                 sampler.sample(8, seed=options.seed + 999)  # its evaluations are known after drawing only
             draw = partial(_draw, sampler)
-            found.append(Setting(name=name, nfe=sampler.nfe, draw=draw))
+            found.append(Setting(name=name, nfe=sampler.nfe, draw=draw, space=model.space))
     libraries = outside.diffusers_pipelines(model)
     try:
         libraries |= outside.azula_samplers(model)
     except ImportError as error:
         report.notes.append(f"azula's samplers were left out: {error}.")
     for name, library in libraries.items():
-        found += [Setting(name=name, nfe=nfe, draw=partial(library, nfe)) for nfe in options.other_nfe]
+        found += [
+            Setting(name=name, nfe=nfe, draw=partial(library, nfe), space=model.space) for nfe in options.other_nfe
+        ]
     return found
 
 

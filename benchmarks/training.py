@@ -21,7 +21,7 @@ from torch.nn.functional import pixel_unshuffle
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
 from msgm.cli.options import images_of, which_images
-from msgm.data import ForgetRequest, Split, to_model
+from msgm.data import ForgetRequest, Split
 from msgm.forgetting.methods import Method, orthogonal, redirect, standard
 from msgm.formats.native import load
 from msgm.model.score import ScoreModel
@@ -114,11 +114,12 @@ def plain(model: ScoreModel, split: Split, method: Method, batch: int, options: 
     """The plain loop, drawing its batches as it goes."""
     generator = torch.Generator().manual_seed(options.seed)
     retain, forget = split.retain.rows(), split.forget.rows()
-    pool = to_model(retain)
+    pool = model.space.to_model(retain)
     loop = reference.Loop(model, UnlearnSettings(batch=batch), method, generator)
 
     def draw(images: Tensor) -> Tensor:
-        return to_model(images[torch.randint(len(images), (batch,), generator=generator)], generator)
+        rows = torch.randint(len(images), (batch,), generator=generator)
+        return model.space.to_model(images[rows], generator)
 
     def work() -> None:
         for _ in range(options.steps):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common import Report, arguments, main, percent
 from msgm.cli.options import images_of, which_images
-from msgm.data import ForgetRequest, Images, Split, to_model, to_pixels
+from msgm.data import ForgetRequest, Images, Split
 from msgm.experiments.core.evaluate import check, retain_confidence
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
 from msgm.formats.native import embedded, load
@@ -129,7 +129,7 @@ def measure(
     """Unlearn by one recipe, looking every few steps: its row, and what each look saw."""
 
     def draw(average: ScoreModel, n: int, nfe: int, seed: int) -> Tensor:
-        return to_model(to_pixels(build("dpm++", average, steps=nfe).sample(n, seed=seed)))
+        return average.space.to_pixels(build("dpm++", average, steps=nfe).sample(n, seed=seed))
 
     def score(x: Tensor) -> Shares:
         return judged_shares(judge.predict(x), forget, judge.classes)
@@ -163,7 +163,7 @@ def measure(
         "seconds": watch.points[-1]["seconds"],
         "ur": percent(shares.unlearning_ratio),
         "junk": percent(shares.junk),
-        "frechet_distance": frechet_distance(judge.features(x), judge.features(to_model(real.rows()))),
+        "frechet_distance": frechet_distance(judge.features(x), judge.features(real.rows())),
     }, watch.points
 
 

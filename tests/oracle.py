@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from msgm.experiments.exact.mixture import GaussianMixture, time_of_label
-from msgm.model.score import LABEL_PER_NAT, ScoreModel
+from msgm.model.precondition import EDM, Noise
+from msgm.model.score import ScoreModel
 from msgm.process.sde import PROCESSES, SDE, expand
 
 SDES = {name: process() for name, process in PROCESSES.items()}
@@ -30,7 +31,7 @@ class ExactNetwork(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         sde = self.sde
         if self.prediction == "edm":
-            t = sde.time(label / LABEL_PER_NAT)
+            t = sde.time(label / EDM().per_nat)
             ratio = expand(sde.log_ratio(t).exp(), x)
             total = ratio.square() + self.sigma_data**2
             y = x * total.sqrt()
@@ -68,7 +69,7 @@ def gaussian_model(
     factor: float = 1.0,
     dtype=torch.float64,
 ) -> ScoreModel:
-    return ScoreModel(GaussianNetwork(sde, mean, std, factor, dtype), sde, shape=shape, prediction="noise")
+    return ScoreModel(GaussianNetwork(sde, mean, std, factor, dtype), sde, shape=shape, precondition=Noise())
 
 
 def slope(errors: list[float]) -> float:

@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from msgm.data import ForgetRequest, Images, Source, to_pixels
+from msgm.data import ForgetRequest, Images, Source
 from msgm.errors import UserError
 from msgm.experiments.core.evaluate import EvaluateSettings, check, evaluate
 from msgm.likelihood import Likelihood
 from msgm.metrics import measures, quantities
 from msgm.metrics.judge import JUNK, Judge
 from msgm.metrics.shares import forget_classes
-from msgm.model.score import LABEL_PER_NAT, ScoreModel
+from msgm.model.precondition import EDM
+from msgm.model.score import ScoreModel
+from msgm.model.space import Space
 from msgm.process.sde import VESDE
 from msgm.sampling import DPMSolver, EulerMaruyama, Heun
 
@@ -30,7 +32,7 @@ class Gaussian(nn.Module):
         self.mean = nn.Parameter(torch.tensor(mean))
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        sigma = (label / LABEL_PER_NAT).exp().view(-1, 1, 1, 1)
+        sigma = (label / EDM().per_nat).exp().view(-1, 1, 1, 1)
         return (self.mean * sigma / SPREAD / (sigma**2 + SPREAD**2).sqrt()).expand_as(x)
 
 
@@ -41,12 +43,12 @@ class Brightness(Judge):
         super().__init__((0, 1), SHAPE, names=("night", "day"), width=2)
 
     def predict(self, x: Tensor, batch: int = 500) -> Tensor:
-        level = x.flatten(1).mean(1)
+        level = self.space.to_model(x).flatten(1).mean(1)
         return torch.where(level > 0.5, torch.tensor(JUNK), (level > 0).long())
 
 
 def gaussian(mean: float) -> ScoreModel:
-    return ScoreModel(Gaussian(mean), VESDE(), shape=SHAPE, sigma_data=SPREAD)
+    return ScoreModel(Gaussian(mean), VESDE(), shape=SHAPE, precondition=EDM(sigma_data=SPREAD))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def skies() -> Images:
     """Six images of each class, drawn from the Gaussian that the model with mean -0.25 is exact for."""
     generator = torch.Generator().manual_seed(0)
     x = -0.25 + SPREAD * torch.randn(12, *SHAPE, generator=generator)
-    return Images.of(to_pixels(x), columns={"label": torch.arange(12) % 2}, name="skies", label_names=("night", "day"))
+    return Images.of(
+        Space().to_pixels(x), columns={"label": torch.arange(12) % 2}, name="skies", label_names=("night", "day")
+    )
 
 
 REQUEST = ForgetRequest("label == 0")

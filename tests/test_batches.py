@@ -14,6 +14,7 @@ from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import Method
 from msgm.formats.native import load, weights_sha256
 from msgm.model.networks import MLP
+from msgm.model.precondition import EDM
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VESDE
 from msgm.training.batches import Shuffled
@@ -33,7 +34,7 @@ def points() -> Split:
 
 def model() -> ScoreModel:
     torch.manual_seed(1)
-    return ScoreModel(MLP(width=16, depth=1), VESDE(), shape=(2,), sigma_data=2.0)
+    return ScoreModel(MLP(width=16, depth=1), VESDE(), shape=(2,), precondition=EDM(sigma_data=2.0))
 
 
 def test_batches_are_whole_permutations() -> None:

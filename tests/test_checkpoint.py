@@ -15,6 +15,7 @@ from msgm.errors import UserError
 from msgm.formats import native as checkpoint
 from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
 from msgm.model.networks import MLP
+from msgm.model.precondition import PRECONDITIONS, Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import DDPM, SDE, VESDE
 
@@ -55,13 +56,11 @@ def files(folder: Path) -> dict[str, bytes]:
 @EACH_SDE
 @pytest.mark.parametrize("prediction", ["edm", "noise", "v"])
 def test_an_mlp_comes_back_bit_for_bit(sde: SDE, prediction, tmp_path: Path) -> None:
-    model = mlp_model(sde, prediction=prediction, sigma_data=0.7)
+    model = mlp_model(sde, precondition=PRECONDITIONS[prediction](sigma_data=0.7))
     save(model, tmp_path / "m")
     again = load(tmp_path / "m")
     assert torch.equal(outputs(again), outputs(model))
-    assert (again.sde, again.prediction, again.sigma_data, again.patch, again.shape) == (
-        model.sde, prediction, 0.7, 1, (3,),
-    )  # fmt: skip
+    assert (again.sde, again.precondition, again.patch, again.shape) == (model.sde, model.precondition, 1, (3,))
     assert not again.training and again.record["weights_sha256"] == weights_sha256(model.network)
 
 
@@ -154,7 +153,7 @@ def test_a_plain_unet_folder_is_read_as_ddpm(tmp_path: Path) -> None:
     network = unet((4, 8), 3)  # type: ignore[arg-type]
     network.save_pretrained(tmp_path / "m")
     model = load(str(tmp_path / "m"))
-    assert model.sde == DDPM() and model.prediction == "noise" and model.shape == (3, 4, 8) and model.record == {}
+    assert model.sde == DDPM() and model.precondition == Noise() and model.shape == (3, 4, 8) and model.record == {}
     x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = network.eval()(x, torch.tensor([0, 999])).sample
@@ -163,7 +162,7 @@ def test_a_plain_unet_folder_is_read_as_ddpm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
 def test_diffusers_reads_our_ddpm_folder(schedule, tmp_path: Path) -> None:
-    model = ScoreModel(unet(), DDPM(schedule=schedule), shape=(1, 4, 4), prediction="noise").eval()
+    model = ScoreModel(unet(), DDPM(schedule=schedule), shape=(1, 4, 4), precondition=Noise()).eval()
     save(model, tmp_path / "m")
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "m")
     t = torch.linspace(0, 1, 1000, dtype=torch.float64)
@@ -180,7 +179,7 @@ def test_diffusers_reads_our_ddpm_folder(schedule, tmp_path: Path) -> None:
 
 
 def test_diffusers_files_do_not_outlive_a_ddpm_model(tmp_path: Path) -> None:
-    save(ScoreModel(unet(), DDPM(), shape=(1, 4, 4), prediction="noise"), tmp_path / "m")
+    save(ScoreModel(unet(), DDPM(), shape=(1, 4, 4), precondition=Noise()), tmp_path / "m")
     save(ScoreModel(unet(), VESDE(), shape=(1, 4, 4)), tmp_path / "m", overwrite=True)
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [RECORD, "score.json", "unet"]
 
@@ -276,7 +275,7 @@ def test_an_existing_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("good", range(5))
 def test_a_full_disk_leaves_the_previous_model(good: int, tmp_path: Path, monkeypatch) -> None:
     """The disk is full from the ``good``-th file on, which is found out when its content is forced out."""
-    save(ScoreModel(unet(), DDPM(), shape=(1, 4, 4), prediction="noise"), tmp_path / "m")
+    save(ScoreModel(unet(), DDPM(), shape=(1, 4, 4), precondition=Noise()), tmp_path / "m")
     before, real, calls = files(tmp_path), os.fsync, []
 
     def fsync(descriptor: int) -> None:
@@ -286,7 +285,7 @@ def test_a_full_disk_leaves_the_previous_model(good: int, tmp_path: Path, monkey
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    model = ScoreModel(unet(seed=1), DDPM(), shape=(1, 4, 4), prediction="noise")
+    model = ScoreModel(unet(seed=1), DDPM(), shape=(1, 4, 4), precondition=Noise())
     with pytest.raises(OSError, match="No space"):
         save(model, tmp_path / "m", overwrite=True)
     assert files(tmp_path) == before  # no temporary files either

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from msgm.data import Images, Source, to_model, to_pixels
+from msgm.data import Images, Source
 from msgm.data import table as tables
 from msgm.data.find import EMBEDDED
 from msgm.data.idx import read_idx, write_idx
@@ -52,49 +52,6 @@ def refusal(name: Path | str, split: Any = "train", **settings: Any) -> str:
         Source(str(name), **settings).open(split)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-# Model space
-
-
-def test_every_pixel_value_comes_back_whatever_u_is() -> None:
-    values = torch.arange(256, dtype=torch.uint8)
-    ends = torch.tensor([0, 1, 2**15, 2**16 - 1]) / 2**16
-    for u in ends:
-        assert torch.equal(to_pixels((values.float() + u) / 128 - 1), values)
-    for seed in range(3):
-        many = values.repeat(4000, 1)
-        x = to_model(many, torch.Generator().manual_seed(seed))
-        assert x.dtype == torch.float32
-        assert x.min() >= -1
-        assert x.max() < 1
-        assert torch.equal(to_pixels(x), many)
-    assert torch.equal(to_pixels(to_model(values)), values)
-
-
-def test_model_space_is_the_formula() -> None:
-    values = torch.tensor([0, 1, 128, 255], dtype=torch.uint8)
-    assert to_model(values).tolist() == [-1 + 1 / 256, -1 + 3 / 256, 1 / 256, 1 - 1 / 256]
-    x = to_model(torch.full((200_000,), 7, dtype=torch.uint8), torch.Generator().manual_seed(0))
-    u = (x + 1) * 128 - 7
-    assert abs(u.mean() - 0.5) < 5 * (1 / 12 / 200_000) ** 0.5
-    assert abs(u.var() - 1 / 12) < 1e-3
-    again = to_model(torch.full((200_000,), 7, dtype=torch.uint8), torch.Generator().manual_seed(0))
-    assert torch.equal(x, again)
-
-
-def test_pixels_outside_model_space_are_clamped() -> None:
-    assert to_pixels(torch.tensor([-50.0, -1.0, -1e-9, 0.0, 1.0, 50.0])).tolist() == [
-        0,
-        0,
-        128,
-        128,
-        255,
-        255,
-    ]
-    assert to_pixels(torch.tensor([-1 / 128, 1 / 128], dtype=torch.float64)).tolist() == [127, 129]
-    with pytest.raises(UserError, match=r"images must be uint8, not torch\.float32"):
-        to_model(torch.zeros(1))
 
 
 # Images

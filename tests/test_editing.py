@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import msgm
-from msgm.data import to_model
 from msgm.errors import UserError
 from msgm.experiments.exact.mixture import time_of_label
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
+from msgm.model.space import Space
 from msgm.process.sde import DDPM, SDE, VESDE, VPSDE, SubVPSDE
 from msgm.sampling import SAMPLERS, EulerMaruyama, Heun, PredictorCorrector, SamplerName, Streams, build
 from msgm.sampling.editing import inpaint, read_mask, reconstruct
@@ -49,7 +50,7 @@ def noised(covariance: Tensor, sde: SDE, t: Tensor) -> Tensor:
 
 
 def correlated(sde: SDE) -> ScoreModel:
-    return ScoreModel(Correlated(sde), sde, shape=(2,), prediction="noise")
+    return ScoreModel(Correlated(sde), sde, shape=(2,), precondition=Noise())
 
 
 KNOWN = 0.9
@@ -157,7 +158,9 @@ def test_no_noise_is_left_in_the_unknown_pixels(sde: SDE, resample: int) -> None
     model = gaussian_model(sde, (1, 4, 4), MEAN, 1e-5)
     x = inpaint(Heun(model, steps=40), pixels(3), read_mask("upper-half", (1, 4, 4)), resample=resample)
     assert bool((x[:, :, :2] == math.floor((MEAN + 1) * 128)).all())
-    floats = inpaint(Heun(model, steps=40), to_model(pixels(3)), read_mask("upper-half", (1, 4, 4)), resample=resample)
+    floats = inpaint(
+        Heun(model, steps=40), Space().to_model(pixels(3)), read_mask("upper-half", (1, 4, 4)), resample=resample
+    )
     assert float((floats[:, :, :2] - MEAN).abs().max()) < 1e-4
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 import msgm
-from msgm.data import Source, to_model
+from msgm.data import Source
 from msgm.formats.native import embedded, weights_sha256
 from msgm.metrics.judge import Judge
+from msgm.model.space import Space
 
 
 def test_all_of_it_fits_in_twelve_megabytes() -> None:
@@ -27,7 +28,7 @@ def test_the_model_is_what_its_record_says() -> None:
 
 def test_the_model_denoises_real_test_digits() -> None:
     # At sigma = 0.3 a denoiser of digits leaves far less than the noise; the identity would leave 0.09.
-    model, x0 = msgm.load("demo"), to_model(Source("demo").open("test").rows(slice(32)))
+    model, x0 = msgm.load("demo"), Space().to_model(Source("demo").open("test").rows(slice(32)))
     t = model.sde.time(torch.tensor(0.3).log())
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -38,7 +39,7 @@ def test_the_model_denoises_real_test_digits() -> None:
 def test_the_judge_is_what_its_record_says() -> None:
     judge, test = Judge.load(embedded("judge")), Source("demo").open("test")
     assert judge.record["command"].startswith("msgm train-judge ")
-    predicted = judge.predict(to_model(test.rows()))
+    predicted = judge.predict(test.rows())
     table = torch.zeros(11, 11, dtype=torch.int64)
     for truth, verdict in zip(test.labels.tolist(), predicted.tolist(), strict=True):
         table[truth, verdict] += 1  # junk is -1, the last column

@@ -259,7 +259,7 @@ def test_a_filter_is_not_saved_as_if_it_were_the_model(tmp_path) -> None:
         (lambda model, images: Repel(model, images, radius=0), "radius"),
         (lambda model, images: Repel(model, images, strength=-1), "strength"),
         (lambda model, images: Repel(model, images[:, :1]), "model space"),
-        (lambda model, images: Repel(model, images.to(torch.uint8)), "to_model"),
+        (lambda model, images: Repel(model, images.to(torch.uint8)), "model.space"),
         (lambda model, images: SafeDenoiser(model, images[:0], images), "model space"),
         (lambda model, images: SafeDenoiser(model, images, images, cap=0), "cap"),
         (lambda model, images: Guided(model, torch.sum, strength=0), "strength"),

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from msgm.data import Images, to_model
+from msgm.data import Images
 from msgm.errors import UserError
 from msgm.metrics.judge import JUNK, Judge, JudgeSettings, train_judge
 from msgm.metrics.junk import KINDS, JunkMaker
+from msgm.model.space import Space
 
 CLASSES = (0, 2, 5, 9)
 
@@ -44,7 +45,7 @@ def judge() -> Judge:
 @pytest.fixture(scope="module")
 def maker() -> JunkMaker:
     data = patterns(200, 2)
-    return JunkMaker(to_model(data.rows()), data.labels)
+    return JunkMaker(Space().to_model(data.rows()), data.labels)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -62,7 +63,7 @@ def test_the_judge_learns_and_measures_itself(judge: Judge) -> None:
     assert int(judge.confusion[4].sum()) == 500 * len(KINDS)
     # The record is what the judge says now, counted another way.
     test = patterns(300, 1)
-    said = judge.predict(to_model(test.rows()))
+    said = judge.predict(test.rows())
     assert judge.accuracy == pytest.approx(float((said == test.labels).float().mean()))
     assert judge.real_called_junk == pytest.approx(float((said == JUNK).float().mean()))
     assert judge.record["settings"]["seed"] == 3
@@ -99,7 +100,7 @@ def test_progress_goes_to_the_error_stream(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_predictions_probabilities_and_features_agree(judge: Judge) -> None:
-    x = to_model(patterns(30, 4).rows())
+    x = Space().to_model(patterns(30, 4).rows())
     p = judge.probabilities(x)
     assert p.shape == (30, 5)
     assert torch.allclose(p.sum(1), torch.ones(30))
@@ -114,7 +115,7 @@ def test_predictions_probabilities_and_features_agree(judge: Judge) -> None:
 
 
 def test_judging_leaves_the_mode_and_the_statistics_alone(judge: Judge) -> None:
-    x = to_model(patterns(30, 4).rows())
+    x = Space().to_model(patterns(30, 4).rows())
     before = judge.predict(x)
     judge.train()
     try:
@@ -126,13 +127,13 @@ def test_judging_leaves_the_mode_and_the_statistics_alone(judge: Judge) -> None:
 
 
 def test_values_beyond_the_range_are_judged_as_they_would_be_shown(judge: Judge) -> None:
-    x = 3 * to_model(patterns(30, 4).rows())
+    x = 3 * Space().to_model(patterns(30, 4).rows())
     assert torch.equal(judge.probabilities(x), judge.probabilities(x.clamp(-1, 1)))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_an_image_that_is_not_finite_is_junk(judge: Judge, value: float) -> None:
-    x = to_model(patterns(3, 4).rows())
+    x = Space().to_model(patterns(3, 4).rows())
     before = judge.predict(x)
     x[1, 0, 0, 0] = value
     assert judge.predict(x).tolist() == [before[0], JUNK, before[2]]
@@ -140,11 +141,21 @@ def test_an_image_that_is_not_finite_is_junk(judge: Judge, value: float) -> None
     assert bool(judge.features(x).isfinite().all())
 
 
+def test_pixels_are_read_in_the_judges_own_space(judge: Judge) -> None:
+    pixels = patterns(30, 4).rows()
+    x = Space().to_model(pixels)
+    assert torch.equal(judge.probabilities(pixels, batch=7), judge.probabilities(x, batch=7))
+    assert torch.equal(judge.features(pixels), judge.features(x))
+    unit = Space(scale=1 / 256, shift=0)
+    said = judge.log_retain({0}, unit)(unit.to_model(pixels))
+    assert torch.equal(said, judge.log_retain({0})(x))
+
+
 def test_images_of_another_kind_are_refused(judge: Judge) -> None:
     for x in (
         torch.zeros(2, 3, 12, 12),
         torch.zeros(2, 1, 28, 28),
-        torch.zeros(2, 1, 12, 12, dtype=torch.uint8),
+        torch.zeros(2, 1, 12, 12, dtype=torch.int64),
     ):
         with pytest.raises(UserError, match=r"\(1, 12, 12\)"):
             judge.predict(x)
@@ -155,7 +166,7 @@ def test_saving_and_loading_changes_nothing(judge: Judge, tmp_path: Path, half: 
     judge.record["command"] = "msgm train-judge"
     judge.save(tmp_path / "judge", half=half)
     loaded = Judge.load(tmp_path / "judge")
-    x = to_model(patterns(50, 5).rows())
+    x = Space().to_model(patterns(50, 5).rows())
     assert torch.equal(loaded.probabilities(x), judge.probabilities(x))
     assert (loaded.classes, loaded.names, loaded.shape) == (judge.classes, judge.names, judge.shape)
     assert (loaded.column, loaded.record) == (judge.column, judge.record)

@@ -12,6 +12,7 @@ from msgm.metrics.distances import frechet_distance
 from msgm.metrics.judge import JUNK, Judge
 from msgm.metrics.rates import Rate, wilson
 from msgm.metrics.shares import judged_shares, unlearning_ratio
+from msgm.model.precondition import Sample
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VESDE
 from msgm.sampling import Heun
@@ -102,7 +103,7 @@ class Brightness(Judge):
 
 @pytest.mark.parametrize("wrap", [False, True])
 def test_unlearning_ratio_of_a_known_model(wrap: bool) -> None:
-    model = ScoreModel(Dark(), VESDE(), shape=(1, 8, 8), prediction="sample")
+    model = ScoreModel(Dark(), VESDE(), shape=(1, 8, 8), precondition=Sample())
     judge = Brightness((0, 1), (1, 8, 8))
     shares = unlearning_ratio(Heun(model, steps=4) if wrap else model, judge, {0}, n=20, seed=1)
     assert (shares.value, shares.junk.value, shares.retained.value, shares.junk.n) == (1, 0, 0, 20)

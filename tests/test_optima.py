@@ -18,6 +18,7 @@ from msgm.forgetting.methods import Method
 from msgm.forgetting.steer import Steer, Steered
 from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal
 from msgm.forgetting.windows import Windows
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import SDE, VESDE, VPSDE, expand
 
@@ -80,7 +81,7 @@ def posterior_sample(mixture: GaussianMixture, x: Tensor, sde: SDE, t: Tensor, n
 
 def gradient(method: Method, e: Tensor, x: Tensor, sde: SDE, t: Tensor, n: int = 40_000) -> tuple[Tensor, Tensor]:
     """Gradient of the expected loss at a prediction e, by parts of a sample of the noise: its mean and error, (2,)."""
-    model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), prediction="noise")
+    model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), precondition=Noise())
     density = {m: float(m.log_density(x[None], sde, t).exp()) for m in (RETAIN, FORGET)}
     parts = []
     for seed in range(20):
@@ -159,7 +160,7 @@ def test_steered_without_a_margin_to_the_retained_score_whatever_the_weight() ->
     for log_ratio in (-1.0, 0.0, 1.0):
         t = sde.time(torch.full((len(POINTS),), log_ratio, dtype=torch.float64))
         target = RETAIN.noise(POINTS, sde, t)
-        model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), prediction="noise")
+        model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), precondition=Noise())
         exact = known(Steer(margin=0.0), sde)
         assert exact is not None
         given = Noised(x=POINTS, t=t, eps=torch.zeros_like(POINTS), predicted=target, model=model)

@@ -22,6 +22,7 @@ from msgm.forgetting.methods import METHODS, PARTS
 from msgm.forgetting.pairs import PairedAscent, PairedDenoising, paired_errors
 from msgm.forgetting.steer import Steered
 from msgm.forgetting.terms import Ascent, Denoising, ForgetTerm, Negated, Redirect, UniformTarget
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.model.vectors import flatten
 from msgm.process.posterior import exact_denoiser
@@ -48,7 +49,7 @@ def test_minimisers_are_the_closed_forms(sde: SDE, point: tuple[float, ...]) -> 
     # Away from what a model of both sets says: it knows the odds of the point.
     share = at.density[RETAIN] / (at.density[RETAIN] + at.density[FORGET])
     both = share * m_g + (1 - share) * m_f
-    before = ScoreModel(Shift(both), sde, shape=(2,), prediction="noise")
+    before = ScoreModel(Shift(both), sde, shape=(2,), precondition=Noise())
     deflect = Deflected(contrast=2.5, weighting="noise", before=before)
     aim = m_f + 3.5 * share * (m_g - m_f)
     close(at.minimiser(deflect, alpha), (g * m_g + f * aim) / (g + f))
@@ -79,7 +80,7 @@ def test_ascent_written_out() -> None:
 
 def test_deflect_keeps_the_model_as_it_was_and_asks_nothing_at_contrast_0() -> None:
     theta = torch.tensor([2.0, -1.0])
-    model = ScoreModel(Shift(theta.clone()), VESDE(), shape=(2,), prediction="noise")
+    model = ScoreModel(Shift(theta.clone()), VESDE(), shape=(2,), precondition=Noise())
     term = Deflect(contrast=0.0).prepare(start(model))
     given = start(model).noised(model, PLANE.forget.rows(), 4)
     assert term(given).item() == 0
@@ -97,13 +98,13 @@ def test_deflect_keeps_the_model_as_it_was_and_asks_nothing_at_contrast_0() -> N
 @pytest.mark.parametrize("name", PARTS["forget"])
 def test_every_term_has_the_same_windows(name: str) -> None:
     if name == "expert":
-        network = ScoreModel(Shift(torch.zeros(2, dtype=torch.float64)), VESDE(), shape=(2,), prediction="noise")
+        network = ScoreModel(Shift(torch.zeros(2, dtype=torch.float64)), VESDE(), shape=(2,), precondition=Noise())
         term: ForgetTerm = AwayFrom(eta=1.0, before=network, expert=network)
     elif name == "steer":
-        network = ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), prediction="noise")
+        network = ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), precondition=Noise())
         term = Steered(before=network, log_odds=lambda y, ratio: y.square().sum(1) - ratio)
     elif name == "deflect":
-        term = Deflected(before=ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), prediction="noise"))
+        term = Deflected(before=ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), precondition=Noise()))
     else:
         term = PARTS["forget"][name](window=None) if name != "obtuse" else PARTS["forget"][name](window=1e9)
     sde, ratio = VESDE(), torch.tensor([0.05, 0.5, 5.0, 40.0], dtype=torch.float64)
@@ -262,7 +263,7 @@ def test_retrack_is_the_error_of_the_noise() -> None:
 def test_the_experts_target_is_away_from_what_it_learned() -> None:
     """A model that says one vector learns the mean noise, 0; the target is eps_0 - eta (eps_f - eps_0)."""
     theta = torch.tensor([2.0, -1.0])
-    model = ScoreModel(Shift(theta), VESDE(), shape=(2,), prediction="noise")
+    model = ScoreModel(Shift(theta), VESDE(), shape=(2,), precondition=Noise())
     term = Expert(eta=1.5, steps=400, lr=0.05, low=0.2).prepare(start(model))
     assert torch.equal(model.network.theta, theta) and term.low == 0.2  # the given model is as it was
     learned = term.expert.network.theta.detach()

@@ -14,6 +14,7 @@ from msgm.forgetting.methods import Method
 from msgm.forgetting.prepare import fine_tuned, fisher
 from msgm.forgetting.regularise import Elastic, FisherRatio, Mask, Posterior, Pull, Saliency
 from msgm.forgetting.terms import Ascent, Denoising
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.model.vectors import flat, flatten, gradient
 from msgm.process.sde import VESDE
@@ -104,7 +105,7 @@ class Shift(nn.Module):
 def test_fisher_is_the_mean_square_of_single_images_gradients() -> None:
     """d E[(2 (theta - eps) / d)^2] = 4 (theta^2 + 1) / d; the gradient of a batch's mean would give less."""
     theta = torch.tensor([0.0, 1.5])
-    model = ScoreModel(Shift(theta), VESDE(), shape=(2,), prediction="noise")
+    model = ScoreModel(Shift(theta), VESDE(), shape=(2,), precondition=Noise())
     n = 4000
     found = fisher(start(model), PLANE.retain.rows(), n, "")
     expected = 4 * (theta**2 + 1) / 2

@@ -10,8 +10,8 @@ import torch
 from oracle import gaussian_model
 from PIL import Image
 
-from msgm.data import to_pixels
 from msgm.errors import UserError
+from msgm.model.space import Space
 from msgm.process.sde import VPSDE
 from msgm.report.samples import draw
 from msgm.sampling import DPMSolverSDE, Heun, Sampler
@@ -46,7 +46,7 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
 def test_what_is_written(whole: dict[str, bytes], tmp_path: Path) -> None:
     assert sorted(whole) == [*(f"{k:05d}.png" for k in range(10)), "grid.png", "samples.json"]
     assert json.loads(whole["samples.json"]) == {"model": "gaussian", "seed": 2, "batch": 3}
-    expected = to_pixels(DPMSolverSDE(MODEL, steps=5).sample(10, seed=2, batch=3))
+    expected = Space().to_pixels(DPMSolverSDE(MODEL, steps=5).sample(10, seed=2, batch=3))
     for index in (0, 9):
         with Image.open(tmp_path / "whole" / f"{index:05d}.png") as image:
             assert torch.equal(torch.from_numpy(np.array(image)), expected[index, 0])

@@ -11,7 +11,8 @@ from torch import nn
 
 from msgm.errors import UserError
 from msgm.experiments.exact.mixture import GaussianMixture
-from msgm.model.score import Prediction, ScoreModel
+from msgm.model.precondition import EDM, PRECONDITIONS, Level, Noise, Prediction
+from msgm.model.score import ScoreModel
 from msgm.process.posterior import exact_denoiser
 from msgm.process.sde import SDE, VESDE, expand
 
@@ -30,7 +31,7 @@ def points(sde: SDE, n: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 def test_every_kind_of_network_gives_the_same_noise(sde: SDE, prediction: Prediction) -> None:
     x, t = points(sde)
     network = ExactNetwork(UNEVEN, sde, prediction, sigma_data=0.7)
-    model = ScoreModel(network, sde, shape=(3,), prediction=prediction, sigma_data=0.7)
+    model = ScoreModel(network, sde, shape=(3,), precondition=PRECONDITIONS[prediction](sigma_data=0.7))
     torch.testing.assert_close(model.noise(x, t), UNEVEN.noise(x, sde, t), rtol=1e-8, atol=1e-8)
 
 
@@ -79,15 +80,40 @@ def test_patch_folds_squares_into_channels_and_back() -> None:
             seen.append((x.shape, label.shape))
             return SimpleNamespace(sample=x)  # as diffusers' networks answer
 
-    model = ScoreModel(Identity(), VESDE(), shape=(3, 8, 8), prediction="noise", patch=2)
+    model = ScoreModel(Identity(), VESDE(), shape=(3, 8, 8), precondition=Noise(), patch=2)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model.noise(x, torch.tensor(0.5)), x)
     assert seen == [((2, 12, 4, 4), (2,))]
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(UserError, match="edm"):
-        ScoreModel(nn.Identity(), VESDE(), shape=(3,), prediction="epsilon")  # type: ignore[arg-type]
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), "0.5", None])
+def test_a_scale_of_the_data_that_is_none_is_refused(bad: object) -> None:
+    with pytest.raises(UserError, match="sigma_data"):
+        EDM(sigma_data=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("prediction", get_args(Prediction))
+def test_only_the_network_sees_low_precision(prediction: Prediction, kind: torch.dtype) -> None:
+    """Its input is rounded, and nothing else: label, alpha and sigma are those of float32."""
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            self.label = label
+            return self.weight * x
+
+    t, x = torch.linspace(0.001, 1, 200), torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    for sde in SDES.values():
+        model = ScoreModel(Half().to(kind), sde, shape=(3,), precondition=PRECONDITIONS[prediction]())
+        at = Level(expand(sde.alpha(t), x), expand(sde.sigma(t), x))
+        raw = 0.5 * model.precondition.enter(x, at).to(kind)
+        assert torch.equal(model.noise(x, t), model.precondition.read(raw.float(), x, at))
+        assert torch.equal(model.network.label, model.precondition.label(sde, t))  # type: ignore[arg-type]
+        assert model.denoise(x, t).dtype == model.score(x.to(kind), t).dtype == torch.float32
 
 
 def test_exact_denoiser_is_the_softmax_mean_whatever_the_chunk() -> None:

@@ -19,6 +19,7 @@ from msgm.forgetting.pairs import PairedAscent
 from msgm.forgetting.steer import Steer
 from msgm.forgetting.terms import Ascent, ForgetTerm, Obtuse, Orthogonal, UniformTarget
 from msgm.forgetting.windows import Windows
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import SDE, VESDE
 from msgm.process.times import LogNormalClock
@@ -33,7 +34,7 @@ BOTH = GaussianMixture([0.4, 0.4, 0.2], torch.cat([RETAIN.means, FORGET.means]))
 def start(sde: SDE, seed: int = 0) -> Start:
     generator = torch.Generator().manual_seed(7)
     sets = [m.sample(n, generator).float() for m, n in zip((RETAIN, FORGET), COUNTS, strict=True)]
-    model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), prediction="noise", sigma_data=1.9)
+    model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), precondition=Noise(sigma_data=1.9))
     generator = torch.Generator().manual_seed(seed)
     return Start(
         model=model, retain=sets[0], forget=sets[1], clock=LogNormalClock(), batch=64, generator=generator

@@ -12,6 +12,7 @@ from msgm.experiments.exact.mixture import GaussianMixture
 from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect, UniformTarget
+from msgm.model.precondition import PRECONDITIONS
 from msgm.model.score import ScoreModel
 from msgm.process.sde import SDE, VESDE, expand
 
@@ -26,8 +27,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def batch(sde: SDE, x: Tensor, t: Tensor, eps: Tensor, noise: Tensor, prediction: str = "noise") -> Noised:
-    model = ScoreModel(torch.nn.Identity(), sde, shape=tuple(x.shape[1:]), prediction=prediction)  # type: ignore[arg-type]
+def batch(sde: SDE, x: Tensor, t: Tensor, eps: Tensor, noise: Tensor, kind: str = "noise") -> Noised:
+    model = ScoreModel(torch.nn.Identity(), sde, shape=tuple(x.shape[1:]), precondition=PRECONDITIONS[kind]())
     return Noised(x=x, t=t, eps=eps, predicted=noise, model=model)
 
 

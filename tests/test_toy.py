@@ -26,6 +26,7 @@ from msgm.experiments.toy.measure import (
 from msgm.experiments.toy.report import in_papers_unit, over_seeds, rows_of, sheets
 from msgm.experiments.toy.runs import Run, execute, fresh, plan, settings_of, trained
 from msgm.experiments.toy.setup import BUDGETS, OBJECTIVES, PROCESS, TOYS, Budget, Setting
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.status import FINISHED, diverged
 
@@ -213,7 +214,7 @@ class Diverging(torch.nn.Module):
 def test_the_likelihood_of_a_diverged_network_is_flagged_not_reported(
     factor: float, grids: tuple[int, ...] | None
 ) -> None:
-    model = ScoreModel(Diverging(factor), PROCESS, shape=(2,), prediction="noise")
+    model = ScoreModel(Diverging(factor), PROCESS, shape=(2,), precondition=Noise())
     found = measure(model, OVERLAPPING, Budget(test=40, samples=40), seed=0, tests=[0], grids=grids)
     assert not found["nll"]["retain"]["reliable"] and not found["nll"]["forget"]["reliable"]
     run = Run(setting=Setting(toy="overlapping", objective="obtuse-literal"), mode="retrain", seed=0)
@@ -227,7 +228,7 @@ def test_the_likelihood_of_a_diverged_network_is_flagged_not_reported(
 
 
 def test_a_likelihood_that_fails_its_check_is_measured_on_a_finer_grid() -> None:
-    model = ScoreModel(Diverging(-8.0), PROCESS, shape=(2,), prediction="noise")
+    model = ScoreModel(Diverging(-8.0), PROCESS, shape=(2,), precondition=Noise())
     budget = Budget(test=40, samples=40)
     found, finer = (measure(model, OVERLAPPING, budget, seed=0, tests=[0], grids=g)["nll"] for g in (None, (48,)))
     assert found == finer and found["retain"]["reliable"]

@@ -26,6 +26,7 @@ from msgm.folders import IDENTITY
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VPSDE
 from msgm.status import FINISHED, diverged
@@ -228,7 +229,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
     "method": ({"method": methods.redirect(alpha=0.55)}, "method.combine.alpha was 0.7, is 0.55"),
     "parent": ({"parent": changed(tiny_model())}, "parent.weights_sha256 was"),
     "process": ({"parent": tiny_model(VPSDE())}, "model.sde.kind was ve, is vp"),
-    "prediction": ({"parent": tiny_model(prediction="noise")}, "model.prediction was edm, is noise"),
+    "prediction": ({"parent": tiny_model(precondition=Noise())}, "model.prediction was edm, is noise"),
     "precision": ({"precision": "bf16"}, "runtime.precision was fp32, is bf16"),
 }
 

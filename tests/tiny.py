@@ -19,7 +19,8 @@ from msgm.metrics import quantities
 from msgm.metrics.judge import Judge, JudgeSettings, train_judge
 from msgm.metrics.subject import Subject
 from msgm.model.networks import MLP
-from msgm.model.score import Prediction, ScoreModel
+from msgm.model.precondition import Precondition
+from msgm.model.score import ScoreModel
 from msgm.process.sde import SDE, VESDE
 from msgm.report.results import Result
 from msgm.training import loop as training
@@ -45,7 +46,9 @@ def tiny_split(size: int = 8) -> Split:
     return ForgetRequest("label == 1").split(tiny_data(size=size))
 
 
-def tiny_model(sde: SDE | None = None, *, seed: int = 0, dropout: float = 0.1, prediction: str = "edm") -> ScoreModel:
+def tiny_model(
+    sde: SDE | None = None, *, seed: int = 0, dropout: float = 0.1, precondition: Precondition | None = None
+) -> ScoreModel:
     """Space-to-depth and dropout, as in the models that are trained in earnest."""
     from diffusers import UNet2DModel
 
@@ -62,7 +65,7 @@ def tiny_model(sde: SDE | None = None, *, seed: int = 0, dropout: float = 0.1, p
         norm_num_groups=4,
         dropout=dropout,
     )
-    return ScoreModel(network, sde or VESDE(), shape=(1, 8, 8), patch=2, prediction=prediction)  # type: ignore[arg-type]
+    return ScoreModel(network, sde or VESDE(), shape=(1, 8, 8), patch=2, precondition=precondition)
 
 
 def tiny_files(root: Path) -> None:
@@ -93,9 +96,9 @@ PLANE = ForgetRequest("label == 1").split(
 """Points of the plane, those far to the right to be forgotten."""
 
 
-def plane_model(sde: SDE, seed: int = 0, prediction: Prediction = "edm") -> ScoreModel:
+def plane_model(sde: SDE, seed: int = 0, precondition: Precondition | None = None) -> ScoreModel:
     torch.manual_seed(seed)
-    return ScoreModel(MLP(dim=2, width=16, depth=2), sde, shape=(2,), prediction=prediction)
+    return ScoreModel(MLP(dim=2, width=16, depth=2), sde, shape=(2,), precondition=precondition)
 
 
 def sampled_only(model: ScoreModel, *, settings: EvaluateSettings, **options: Any) -> tuple[Result, Subject]:

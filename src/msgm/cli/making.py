@@ -20,7 +20,8 @@ from ..formats.native import EMBEDDED, load
 from ..metrics.judge import Judge, JudgeSettings
 from ..metrics.judge import train_judge as fit_judge
 from ..model.networks import preset
-from ..model.score import Prediction, ScoreModel
+from ..model.precondition import PRECONDITIONS, Prediction
+from ..model.score import ScoreModel
 from ..process.sde import PROCESSES
 from ..report.page import commit
 from ..report.results import Results
@@ -98,8 +99,7 @@ def train(
         chosen.build(images.shape[0]),
         PROCESSES[sde](),
         shape=images.shape,
-        prediction=prediction,
-        sigma_data=round(images.std / 128, 2),
+        precondition=PRECONDITIONS[prediction](sigma_data=round(images.std / 128, 2)),
         patch=chosen.patch,
     )
     target: Images | Split = ForgetRequest(forget).split(images) if forget else images

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from ..data import ForgetRequest, Images, Source, Split, to_model
+from ..data import ForgetRequest, Images, Source, Split
 from ..errors import UserError
 from ..experiments.core.evaluate import retain_confidence
 from ..forgetting.methods import METHODS, PARTS, Method
@@ -125,12 +125,12 @@ def build_filter(
             raise UserError(
                 f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
             )
-        return Guided(model, judge.log_retain(forget_classes(request, judge)), **given)
+        return Guided(model, judge.log_retain(forget_classes(request, judge), model.space), **given)
     split = request.split(images_of(model, source or which_images(model), "train"))
-    images = to_model(split.forget.rows())
+    images = model.space.to_model(split.forget.rows())
     if name == "repel":
         return Repel(model, images, **given)
-    return SafeDenoiser(model, images, to_model(split.retain.rows()), **given)
+    return SafeDenoiser(model, images, model.space.to_model(split.retain.rows()), **given)
 
 
 def refuse_unused(name: str | None, **given: Any) -> None:

@@ -1,7 +1,6 @@
 """Images and what is asked to be forgotten of them."""
 
 from .images import Images
-from .pixels import to_model, to_pixels
 from .requests import FileRequest, ForgetRequest, IndexRequest, Request, Split, request_of
 from .source import Source
 
@@ -14,6 +13,4 @@ __all__ = [
     "Source",
     "Split",
     "request_of",
-    "to_model",
-    "to_pixels",
 ]

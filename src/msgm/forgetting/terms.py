@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.precondition import EDM
 from ..process.posterior import exact_denoiser
 from ..process.sde import expand
 from .batch import Noised, Start
@@ -61,7 +62,7 @@ class Denoising:
     def level(self, batch: Noised) -> Tensor:
         """w(t), (B,)."""
         model = batch.model
-        if self.weighting == "edm" or (self.weighting == "auto" and model.prediction == "edm"):
+        if self.weighting == "edm" or (self.weighting == "auto" and isinstance(model.precondition, EDM)):
             return batch.ratio.square() / model.sigma_data**2 + 1
         return torch.ones_like(batch.ratio)
 

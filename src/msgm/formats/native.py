@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..model.networks import MLP
+from ..model.precondition import PRECONDITIONS, Noise, Precondition, Sample, V
 from ..model.score import ScoreModel
+from ..model.space import Space
 from ..process.sde import DDPM, PROCESSES, SDE
 from ..storage import claim, read_json, write_bytes, write_json
 
@@ -94,7 +96,7 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
         stored = {k: v.half() for k, v in state.items()} if half else state
         write_tensors(staging / "unet" / WEIGHTS, stored)
         write_json(staging / "score.json", _describe(model))
-        if isinstance(model.sde, DDPM) and model.prediction == "noise" and model.patch == 1:
+        if isinstance(model.sde, DDPM) and isinstance(model.precondition, Noise) and model.patch == 1:
             (staging / "scheduler").mkdir()
             write_json(staging / "scheduler" / "scheduler_config.json", _scheduler(model.sde))
             write_json(staging / "model_index.json", _PIPELINE)
@@ -159,8 +161,9 @@ def _describe(model: ScoreModel) -> dict[str, Any]:
     kind = next(name for name, cls in PROCESSES.items() if type(model.sde) is cls)
     return {
         "sde": {"kind": kind, **asdict(model.sde)},
-        "prediction": model.prediction,
-        "sigma_data": model.sigma_data,
+        "prediction": model.precondition.name,
+        **asdict(model.precondition),
+        "space": asdict(model.space),
         "patch": model.patch,
         "shape": list(model.shape),
     }
@@ -185,8 +188,10 @@ def load(folder: str | os.PathLike[str]) -> ScoreModel:
         settings = read_json(root / "score.json")
         try:
             sde = _process(settings.pop("sde"), root / "score.json")
-            settings["shape"] = tuple(settings["shape"])
-            model = ScoreModel(nn.Identity(), sde, **settings)
+            shape, patch = tuple(settings.pop("shape")), settings.pop("patch")
+            space = Space(**settings.pop("space", {}))
+            precondition = PRECONDITIONS[settings.pop("prediction")](**settings)
+            model = ScoreModel(nn.Identity(), sde, shape=shape, patch=patch, space=space, precondition=precondition)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{root / 'score.json'} does not describe a score model: {error}") from None
         model.network = _read_network(root / "unet")
@@ -216,10 +221,10 @@ def _load_foreign(root: Path) -> ScoreModel:
     height, width = (size, size) if isinstance(size, int) else size
     scheduler = root / "scheduler" / "scheduler_config.json"
     given = read_json(scheduler) if scheduler.is_file() else {}
-    kinds = {"epsilon": "noise", "v_prediction": "v", "sample": "sample"}
-    prediction = kinds.get(given.get("prediction_type", "epsilon"))
+    kinds: dict[str, type[Precondition]] = {"epsilon": Noise, "v_prediction": V, "sample": Sample}
+    kind = kinds.get(given.get("prediction_type", "epsilon"))
     schedule = given.get("beta_schedule", "linear")
-    if prediction is None or schedule not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
+    if kind is None or schedule not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
         raise UserError(f"{scheduler}: prediction_type or beta_schedule is not one that msgm reads (docs/method.md)")
     for name in ("trained_betas", "rescale_betas_zero_snr"):
         if given.get(name):
@@ -230,7 +235,7 @@ def _load_foreign(root: Path) -> ScoreModel:
         beta_end=given.get("beta_end", 0.02),
         schedule=schedule,
     )
-    return ScoreModel(network, sde, shape=(config["in_channels"], height, width), prediction=prediction)  # type: ignore[arg-type]
+    return ScoreModel(network, sde, shape=(config["in_channels"], height, width), precondition=kind())
 
 
 def _read_network(folder: Path) -> nn.Module:

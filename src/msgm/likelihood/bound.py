@@ -59,8 +59,8 @@ def variational_bound(
 ) -> Bound:
     """The variational bound of a DDPM model on uint8 images (B, *shape), in bits/dim (Ho et al. 2020, Eq. 5).
 
-    With x the middle of a pixel's bin, ``(pixel + 1/2) / 128 - 1``, D = E[x | x_k] as the model predicts it,
-    held to [-1, 1] if ``clip``, and v_k the variance of q(x_{k-1} | x_k, x),
+    With x the middle of a pixel's bin, ``(pixel + 1/2) scale + shift``, D = E[x | x_k] as the model predicts it,
+    held to the pixels' range if ``clip``, and v_k the variance of q(x_{k-1} | x_k, x),
 
         KL_k = d/2 (v_k / w_k - 1 - log(v_k / w_k)) + c_k^2 |x - D|^2 / (2 w_k),   c_k = alpha_{k-1} beta_k / sigma_k^2
 
@@ -89,7 +89,7 @@ def variational_bound(
             part = images[first : first + batch]
             rows = slice(first, first + len(part))
             index = range(first, first + len(part))
-            x = (part.to(blank(model, 1)) + 0.5) / 128 - 1
+            x = model.space.place(part.to(blank(model, 1)), 0.5)
             prior[rows] = terms.prior(x)
             for repeat in range(repeats):
                 streams = Streams((seed, repeat, "bound"), index)
@@ -164,22 +164,23 @@ class _Terms:
         return result
 
     def decoder(self, x: Tensor, streams: Streams) -> Tensor:
-        std, half = self.posterior[1].sqrt(), 1 / 256
+        std, half = self.posterior[1].sqrt(), self.model.space.scale / 2
+        bottom, top = self.model.space.range
         away = (x - self._denoise(x, torch.zeros(len(x), dtype=torch.int64), streams)).double().cpu()
         x = x.double().cpu()
-        low = torch.where(x < -1 + 2 * half, -torch.inf, (away - half) / std)
-        high = torch.where(x > 1 - 2 * half, torch.inf, (away + half) / std)
+        low = torch.where(x < bottom + 2 * half, -torch.inf, (away - half) / std)
+        high = torch.where(x > top - 2 * half, torch.inf, (away + half) / std)
         # log(Phi(high) - Phi(low)), on the side of zero where the tails do not cancel.
         low, high = torch.where(low > 0, -high, low), torch.where(low > 0, -low, high)
-        top, bottom = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
-        result: Tensor = -(top + torch.log(-torch.expm1(bottom - top))).flatten(1).sum(1)
+        above, below = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
+        result: Tensor = -(above + torch.log(-torch.expm1(below - above))).flatten(1).sum(1)
         return result
 
     def _denoise(self, x: Tensor, k: Tensor, streams: Streams) -> Tensor:
         """D at x_k = alpha_k x + sigma_k eps."""
         noised = expand(self.alpha[k].to(x), x) * x + expand(self.sigma2[k].sqrt().to(x), x) * streams.normal(x)
         clean = self.model.denoise(noised, (k / self.last).to(x))
-        return clean.clamp(-1, 1) if self.clip else clean
+        return clean.clamp(*self.model.space.range) if self.clip else clean
 
 
 def _report(tick: Tick | None, amount: float) -> None:

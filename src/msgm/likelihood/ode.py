@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.score import ScoreModel
+from ..model.space import Space
 from ..process.solvers import FIXED, adapt, march, march_exponential
 from ..sampling import Streams, Tick, blank, evaluating
 from .flow import Clock, Flow, Probes, drawer
@@ -44,9 +45,9 @@ def log_likelihood(
 ) -> Likelihood:
     """The log-density of images under the probability-flow ODE of a model.
 
-    ``images``: uint8 (B, *shape), uniformly dequantised to ``x = (pixels + u) / 128 - 1``, reported in
-    bits/dim as ``-log p(x) / (d ln 2) + 7``; or floats (B, *shape) in model space, reported in nats. They
-    are read at time t_min, without added noise; x_1 is taken to follow N(0, prior_std^2).
+    ``images``: uint8 (B, *shape), uniformly dequantised by the model's `Space`, reported in bits/dim as
+    ``-log p(x) / (d ln 2) - log2(scale)`` (7 in the default space); or floats (B, *shape) in model space, reported in
+    nats. They are read at time t_min, without added noise; x_1 is taken to follow N(0, prior_std^2).
 
     ``solver``: ``etdrk4`` (see `march_exponential`), ``rk4``, ``heun`` or ``euler`` in ``steps`` equal steps of the
     ``clock``, at 4, 4, 2 and 1 evaluations each; or ``dopri5``, whose steps each image chooses for itself by ``rtol``
@@ -89,7 +90,7 @@ def log_likelihood(
             for repeat in range(repeats):
                 x = part.to(blank(model, 1))
                 if quantised:
-                    x = dequantise(x, Streams((seed, repeat, "dequantise"), index))
+                    x = dequantise(model.space, x, Streams((seed, repeat, "dequantise"), index))
                 for runs, way, count, cost in ((coarse, path, len(part), 1), (fine, path.doubled(), both, 2)):
                     if count == 0:
                         continue
@@ -100,7 +101,7 @@ def log_likelihood(
                     )
 
     def headline(nats: Tensor) -> Tensor:
-        return 7 - nats / (dims * math.log(2)) if quantised else nats
+        return model.space.bits_offset - nats / (dims * math.log(2)) if quantised else nats
 
     reported = fine if checked == size else coarse
     nats, values = reported.nats.mean(0), headline(reported.nats)
@@ -144,9 +145,9 @@ def check_settings(
     )
 
 
-def dequantise(pixels: Tensor, streams: Streams) -> Tensor:
-    """Points of model space for pixels (B, *) of 0 ... 255: ``(pixels + u) / 128 - 1``, u uniform in [0, 1)."""
-    return (pixels + streams.uniform(pixels)) / 128 - 1
+def dequantise(space: Space, pixels: Tensor, streams: Streams) -> Tensor:
+    """Points of model space for pixels (B, *) of 0 ... 255 as floats, each u uniform in [0, 1)."""
+    return space.place(pixels, streams.uniform(pixels))
 
 
 def validate(model: ScoreModel, images: Tensor) -> None:

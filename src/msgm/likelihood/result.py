@@ -15,7 +15,7 @@ class Likelihood:
     nats: Tensor
     """log p of each image in model space, (B,); nan where the solver did not finish."""
     bits_per_dim: Tensor | None
-    """-nats / (d ln 2) + 7 of each uint8 image, (B,); None for float input, which is not dequantised."""
+    """-nats / (d ln 2) + `Space.bits_offset` of each uint8 image, (B,); None for floats, which are not dequantised."""
     stderr: Tensor
     """Standard error of each headline value over the repeats, (B,); nan when repeats = 1."""
     doubling: Tensor

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..formats.native import EMBEDDED, embedded
+from ..model.space import Space
 from ..progress import bar
 from ..sampling import evaluating
 from ..storage import write_bytes
@@ -63,11 +64,15 @@ class JudgeCNN(nn.Module):
 
 
 class Judge(nn.Module):
-    """A CNN over images (B, C, H, W) in model space with one output per class and one for junk, the last.
+    """A CNN over images (B, C, H, W) with one output per class and one for junk, the last.
+
+    Images are uint8 pixels, or floats in the judge's own ``space``, whatever the space of the model that made them.
 
     ``classes`` are the label values that the outputs stand for, ``names`` words for them. ``record`` tells
     how the judge was made and how often it errs (`train_judge` fills it); it is saved with the weights.
     """
+
+    space: ClassVar[Space] = Space()
 
     def __init__(
         self,
@@ -96,8 +101,8 @@ class Judge(nn.Module):
         self.record: dict[str, Any] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes + 1). Values are clamped to [-1, 1]: the judge sees what a picture can show."""
-        out: Tensor = self.network(x.clamp(-1, 1))
+        """Logits (B, classes + 1). Values are clamped to the pixels' range: the judge sees what a picture can show."""
+        out: Tensor = self.network(x.clamp(*self.space.range))
         return out
 
     def probabilities(self, x: Tensor, batch: int = 500) -> Tensor:
@@ -126,8 +131,10 @@ class Judge(nn.Module):
             names = (*(f"{name} ({label})" for name, label in zip(self.names, self.classes, strict=True)), "junk")
         return {name: int((predicted == label).sum()) for name, label in zip(names, labels, strict=True)}
 
-    def log_retain(self, forget: Collection[int]) -> Callable[[Tensor], Tensor]:
+    def log_retain(self, forget: Collection[int], space: Space | None = None) -> Callable[[Tensor], Tensor]:
         """x (B, C, H, W) -> log P(no class of ``forget`` | x, no junk), (B,): differentiable, for `filters.Guided`.
+
+        x lies in ``space``, that of the model which is guided; by default in the judge's own.
 
         Junk is left out: a denoised image halfway is not yet a picture, and must not be driven to look like one.
         """
@@ -136,24 +143,26 @@ class Judge(nn.Module):
             raise UserError(f"forget classes {sorted(forget)} must be some, not all, of the judge's {self.classes}")
 
         def log_retain(x: Tensor) -> Tensor:
-            logits: Tensor = self(x)
+            logits: Tensor = self(x if space is None else space.moved(x, self.space))
             return logits[:, retained].logsumexp(1) - logits[:, : len(self.classes)].logsumexp(1)
 
         return log_retain
 
     def features(self, x: Tensor, batch: int = 500) -> Tensor:
         """Activations of the last hidden layer (N, 128), for `frechet_distance`."""
-        return self._batched(lambda part: self.network.features(part.nan_to_num().clamp(-1, 1)), x, batch)
+        return self._batched(lambda part: self.network.features(part.nan_to_num().clamp(*self.space.range)), x, batch)
 
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor, batch: int) -> Tensor:
-        if tuple(x.shape[1:]) != self.shape or not x.is_floating_point():
+        pixels = x.dtype == torch.uint8
+        if tuple(x.shape[1:]) != self.shape or not (pixels or x.is_floating_point()):
             raise UserError(
-                f"the judge takes floating-point images of shape {self.shape} in [-1, 1], "
-                f"got {x.dtype} {tuple(x.shape[1:])}; convert pixels with to_model"
+                f"the judge takes images of shape {self.shape}, uint8 or floating-point in [-1, 1], "
+                f"got {x.dtype} {tuple(x.shape[1:])}; resize or convert them"
             )
         weight = next(self.parameters())
         with evaluating(self):
-            return torch.cat([function(part.to(weight)) for part in x.split(batch)]).to(x.device)
+            parts = (self.space.to_model(part) if pixels else part for part in x.split(batch))
+            return torch.cat([function(part.to(weight)) for part in parts]).to(x.device)
 
     @property
     def accuracy(self) -> float:
@@ -280,8 +289,6 @@ def train_judge(
     ``settings.seed``. ``names`` are by default the data's own names of the labels. Raises UserError if the
     two sets do not fit together.
     """
-    from ..data import to_model
-
     settings = settings or JudgeSettings()
     truth, test_truth = _column(train, column), _column(test, column)
     classes = truth.unique().tolist()
@@ -310,7 +317,7 @@ def train_judge(
             if step % per_epoch == 0:
                 order = torch.randperm(len(train), generator=draw)
             index = order[step % per_epoch * settings.batch :][: settings.batch]
-            real = _vary(to_model(train.rows(index), draw), settings.flip, draw)
+            real = _vary(judge.space.to_model(train.rows(index), draw), settings.flip, draw)
             x = torch.cat([real, junk.mixture(extra, draw)]).to(device)
             y = functional.pad(target[index], (0, extra), value=len(classes)).to(device)
             loss = functional.cross_entropy(judge(x), y)
@@ -324,7 +331,7 @@ def train_judge(
             if value.is_floating_point():
                 value.copy_(value.half())
     judge.eval().record = {
-        **_measure(judge, to_model(test.rows()), test_truth, test_junk, draw),
+        **_measure(judge, test.rows(), test_truth, test_junk, draw),
         "settings": asdict(settings),
         "data": {part: data.to_dict() for part, data in (("train", train), ("test", test))},
         "versions": _versions(),
@@ -333,18 +340,18 @@ def train_judge(
 
 
 def _junk_maker(data: Images, column: str, generator: torch.Generator) -> JunkMaker:
-    from ..data import to_model
-
     some = torch.randperm(len(data), generator=generator)[:2000]
-    return JunkMaker(to_model(data.rows(some)), data.columns[column][some])
+    return JunkMaker(Judge.space.to_model(data.rows(some)), data.columns[column][some])
 
 
-def _measure(judge: Judge, x: Tensor, truth: Tensor, junk: JunkMaker, generator: torch.Generator) -> dict[str, Any]:
+def _measure(
+    judge: Judge, images: Tensor, truth: Tensor, junk: JunkMaker, generator: torch.Generator
+) -> dict[str, Any]:
     """Confusion on real images, and on 500 junk images of each kind."""
     verdicts = {kind: judge.predict(junk.make(kind, 500, generator)) for kind in KINDS}
     labels = torch.tensor([*judge.classes, JUNK])
-    said = torch.cat([judge.predict(x), *verdicts.values()])
-    true = torch.cat([truth, torch.full((len(said) - len(x),), JUNK)])
+    said = torch.cat([judge.predict(images), *verdicts.values()])
+    true = torch.cat([truth, torch.full((len(said) - len(images),), JUNK)])
     confusion = [[int(((true == row) & (said == column)).sum()) for column in labels] for row in labels]
     return {
         "confusion": confusion,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..data import to_model
 from ..likelihood import log_likelihood
 from ..progress import bar
 from . import quantities
@@ -74,8 +73,8 @@ class Frechet:
 
     def measure(self, subject: Subject) -> dict[str, Measured]:
         """`frechet_distance`."""
-        samples = subject.judge.features(to_model(subject.pixels))
-        real = torch.cat([subject.judge.features(to_model(part)) for part in subject.retained.chunks()])
+        samples = subject.judge.features(subject.pixels)
+        real = torch.cat([subject.judge.features(part) for part in subject.retained.chunks()])
         return _by_name(quantities.FRECHET.of(frechet_distance(samples, real), n=len(samples)))
 
 

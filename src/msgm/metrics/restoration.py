@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data import Images, Request, to_model
+from ..data import Images, Request
 from ..errors import UserError
 from .judge import Judge
 from .rates import Rate, wilson
@@ -68,7 +68,7 @@ def restored(
         "psnr_stderr": float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None,
     }
     if judge is not None:
-        verdict, truth = judge.predict(to_model(after)), judge.predict(to_model(before.rows()))
+        verdict, truth = judge.predict(after), judge.predict(before.rows())
         if judge.column in before.columns:
             label = before.columns[judge.column]
             found["accuracy_before"] = _agreement(truth, label)

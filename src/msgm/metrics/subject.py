@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..data import Images, to_model, to_pixels
+from ..data import Images
 from ..progress import bar
 from ..sampling import Sampler
 from .judge import Judge
@@ -46,12 +46,12 @@ class Subject:
     def pixels(self) -> Tensor:
         """The samples, uint8 (n, C, H, W)."""
         with bar(f"{self.name}: {self.n} samples", self.n, show=self.progress) as tick:
-            return to_pixels(self.sampler.sample(self.n, seed=self.seed, tick=tick)).cpu()
+            return self.sampler.model.space.to_pixels(self.sampler.sample(self.n, seed=self.seed, tick=tick)).cpu()
 
     @cached_property
     def verdicts(self) -> Tensor:
         """The judge's label value of each sample, (n,)."""
-        return self.judge.predict(to_model(self.pixels))
+        return self.judge.predict(self.pixels)
 
     @cached_property
     def verdicts_on_real(self) -> tuple[Tensor, Tensor]:

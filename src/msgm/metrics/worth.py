@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Images, Request, to_model
+from ..data import Images, Request
 from ..errors import UserError
 from ..formats.native import weights_sha256
 from .judge import JUNK, Judge
@@ -119,7 +119,7 @@ def worth(judge: Judge, forget: Set[int], retained: Tensor, forgotten: Tensor) -
 
 def verdicts_on(judge: Judge, images: Images) -> Tensor:
     """The judge's label value of each image, (N,)."""
-    return torch.cat([judge.predict(to_model(part)) for part in images.chunks()])
+    return torch.cat([judge.predict(part) for part in images.chunks()])
 
 
 def worth_for(judge: Judge, request: Request, test: Images) -> Worth:

@@ -117,8 +117,8 @@ class MLP(nn.Module):
         self.register_buffer("omega", 0.3 * 0.6 ** torch.arange(frequencies), persistent=False)
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        phase = label[:, None].to(x) * self.omega
-        waves = torch.cat([phase.sin(), phase.cos()], dim=1)
+        phase = label[:, None] * self.omega.to(label)
+        waves = torch.cat([phase.sin(), phase.cos()], dim=1).to(x)
         h = self.enter(x) * (1 + self.scale(waves)) + self.shift(waves)
         for layer in self.layers:
             h = h + layer(nn.functional.silu(h))

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..data import to_pixels
 from ..data.decode import Decoder
 from ..errors import UserError
 from ..progress import bar
@@ -67,7 +66,7 @@ def draw(
         with bar(f"{n} samples", n, done=first, show=progress) as tick:
             for start in range(first, n, size):
                 x = sampler.sample(min(size, n - start), seed=seed, batch=size, start=start, tick=tick)
-                save_samples(out, to_pixels(x.cpu()), start=start)
+                save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; the same command with --resume goes on in {out}") from None
     write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))

@@ -35,9 +35,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def blank(model: ScoreModel, n: int) -> Tensor:
-    """An empty batch of n images of the model's shape, type and device."""
+    """An empty batch of n images of the model's shape, on its device, in its precision or float32 if that is less."""
     first = next(model.parameters(), torch.zeros(()))
-    return torch.empty((n, *model.shape), dtype=first.dtype, device=first.device)
+    wide = torch.promote_types(first.dtype, torch.float32)
+    return torch.empty((n, *model.shape), dtype=wide, device=first.device)
 
 
 LARGEST = 250

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..data import to_model, to_pixels
 from ..data.decode import Decoder
 from ..errors import UserError
 from ..model.score import ScoreModel
@@ -81,7 +80,7 @@ def inpaint(
                 x = torch.where(keep, sde.marginal(x0, s, fresh.normal(x)), x)
                 if tick is not None:
                     tick(len(pixels) / len(walk))
-            filled = _as(score.denoise(x, grid[-1]), pixels)
+            filled = _as(score, score.denoise(x, grid[-1]), pixels)
             out.append(torch.where(keep.to(pixels.device), pixels, filled))
             if tick is not None:
                 tick(len(pixels) / len(walk))
@@ -133,7 +132,7 @@ def reconstruct(
                         tick(len(pixels) / (2 * (len(grid) - 1)))
                 if way is not grid and perturb > 0:
                     x = sde.prior_std * sde.marginal(x / sde.prior_std, t, streams.normal(x))
-            out.append(_as(x, pixels))
+            out.append(_as(score, x, pixels))
     return torch.cat(out)
 
 
@@ -217,9 +216,9 @@ def _expands(known: Tensor, images: Tensor) -> bool:
 
 def _clean(model: ScoreModel, images: Tensor) -> Tensor:
     """Images in model space, of the model's type and device."""
-    return (to_model(images) if images.dtype == torch.uint8 else images).to(blank(model, 1))
+    return (model.space.to_model(images) if images.dtype == torch.uint8 else images).to(blank(model, 1))
 
 
-def _as(x: Tensor, images: Tensor) -> Tensor:
+def _as(model: ScoreModel, x: Tensor, images: Tensor) -> Tensor:
     """x in model space as what ``images`` is: pixels or floats, on its device."""
-    return to_pixels(x).to(images.device) if images.dtype == torch.uint8 else x.to(images)
+    return model.space.to_pixels(x).to(images.device) if images.dtype == torch.uint8 else x.to(images)

@@ -22,6 +22,7 @@ from ..errors import UserError
 from ..model.score import ScoreModel
 from ..process.posterior import exact_posterior
 from ..process.sde import expand
+from .base import blank
 
 
 class Filter(ScoreModel, ABC):
@@ -37,7 +38,7 @@ class Filter(ScoreModel, ABC):
     """The options of the command line that it is made from: forget (a rule), guide (a judge), against (a model)."""
 
     def __init__(self, model: ScoreModel, strength: float) -> None:
-        super().__init__(model, model.sde, shape=model.shape, prediction="sample", sigma_data=model.sigma_data)
+        super().__init__(model, model.sde, shape=model.shape, precondition=model.precondition, space=model.space)
         if not strength > 0:
             raise UserError(f"a filter's strength must be positive, got {strength}")
         self.strength = strength
@@ -201,6 +202,6 @@ def _checked(model: ScoreModel, images: Tensor) -> Tensor:
     if not images.is_floating_point() or tuple(images.shape[1:]) != model.shape or len(images) == 0:
         raise UserError(
             f"a filter takes floating-point images (N, {', '.join(map(str, model.shape))}) in model space, got "
-            f"{images.dtype} {tuple(images.shape)}; convert pixels with to_model"
+            f"{images.dtype} {tuple(images.shape)}; convert pixels with model.space"
         )
-    return images.to(next(model.parameters()))
+    return images.to(blank(model, 1))

@@ -7,7 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-from ..data import Images, to_model
+from ..data import Images
+from ..model.space import Space
 from .runtime import Runtime
 
 
@@ -22,8 +23,8 @@ class Pixels:
     Row numbers are to be on ``device``.
     """
 
-    def __init__(self, images: Images, runtime: Runtime) -> None:
-        self.images, self.runtime = images, runtime
+    def __init__(self, images: Images, space: Space, runtime: Runtime) -> None:
+        self.images, self.space, self.runtime = images, space, runtime
         held = runtime.fits(len(images) * images.store[:1].nbytes)
         self.held = images.rows().to(runtime.device) if held else None
         self.device = runtime.device if held else torch.device("cpu")
@@ -34,7 +35,7 @@ class Pixels:
     def draw(self, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
         """Some rows: pixels freshly dequantised, vectors as they are; ``flip`` mirrors some."""
         chosen = self._stored(index)
-        x = to_model(chosen, generator) if chosen.dtype == torch.uint8 else chosen
+        x = self.space.to_model(chosen, generator) if chosen.dtype == torch.uint8 else chosen
         if flip:
             mirrored = torch.rand(len(x), generator=generator, device=x.device) < 0.5
             x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
@@ -43,7 +44,7 @@ class Pixels:
     def __getitem__(self, index: Tensor) -> Tensor:
         """These rows, float32, on the run's device: pixels at the middle of their steps."""
         rows = self._stored(index)
-        return (to_model(rows) if rows.dtype == torch.uint8 else rows).float()
+        return (self.space.to_model(rows) if rows.dtype == torch.uint8 else rows).float()
 
     def _stored(self, index: Tensor) -> Tensor:
         return self.held[index] if self.held is not None else self.runtime.send(self.images.rows(index.cpu()))

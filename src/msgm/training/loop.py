@@ -135,9 +135,10 @@ def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
 
     with open_folder(run, identity, model, settings) as folder, runtime.active():
         state = State.begin(runtime.place(model), method, settings)
-        pixels = Pixels(retain, runtime)
+        pixels = Pixels(retain, model.space, runtime)
         objective = Objective(
-            method=method, model=model, retain=pixels, forget=Pixels(forget, runtime) if forget is not None else None,
+            method=method, model=model, retain=pixels,
+            forget=Pixels(forget, model.space, runtime) if forget is not None else None,
             weights=weights.to(pixels.device) if weights is not None else None,
             clock=LogNormalClock(mean=settings.noise_mean) if settings.clock == "lognormal" else UniformClock(),
             numbers=stratified if settings.draw == "stratified" else uniform,

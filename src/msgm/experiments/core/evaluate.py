@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...data import Images, Request, Split, to_model
+from ...data import Images, Request, Split
 from ...errors import UserError
 from ...metrics import quantities
 from ...metrics.judge import Judge
@@ -90,7 +90,7 @@ def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> T
         found = []
         for start in range(0, len(split.retain), 500):
             part = split.retain.rows(slice(start, start + 500))
-            found.append(judge.probabilities(to_model(part))[:, kept].sum(1).clamp(max=1))
+            found.append(judge.probabilities(part)[:, kept].sum(1).clamp(max=1))
             tick(len(part))
     return torch.cat(found)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...model.precondition import Noise
 from ...model.score import ScoreModel
 from ...process.sde import SDE, VESDE, expand
 
@@ -131,7 +132,7 @@ class ExactNetwork(nn.Module):
 
 def exact_model(noise: Callable[[Tensor, Tensor], Tensor], sde: SDE, dims: int) -> ScoreModel:
     """The score model of vectors whose noise prediction is ``noise(x, t)``."""
-    return ScoreModel(ExactNetwork(noise, sde), sde, shape=(dims,), prediction="noise")
+    return ScoreModel(ExactNetwork(noise, sde), sde, shape=(dims,), precondition=Noise())
 
 
 def time_of_label(sde: SDE, label: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from ...data import ForgetRequest
 from ...errors import UserError
 from ...formats.native import RECORD, load
 from ...model.networks import MLP
+from ...model.precondition import EDM
 from ...model.score import ScoreModel
 from ...training.loop import Diverged, train, unlearn
 from ...training.runs import RunSpec
@@ -105,7 +106,7 @@ def fresh(toy: Toy, seed: int) -> ScoreModel:
     """An untrained model; ``sigma_data`` is the standard deviation of the data along one axis."""
     torch.manual_seed(seed)
     return ScoreModel(
-        MLP(width=64), PROCESS, shape=(2,), prediction="edm", sigma_data=round((1 + 0.8 * toy.a**2) ** 0.5, 2)
+        MLP(width=64), PROCESS, shape=(2,), precondition=EDM(sigma_data=round((1 + 0.8 * toy.a**2) ** 0.5, 2))
     )
 
 
