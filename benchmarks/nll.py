@@ -19,7 +19,7 @@ from torch import Tensor
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
 from msgm.cli.options import images_of, which_images
-from msgm.formats.native import load
+from msgm.formats import load
 from msgm.likelihood import Clock, Probes, log_likelihood
 from msgm.model.score import ScoreModel
 from msgm.progress import bar

@@ -24,7 +24,8 @@ from common import Report, arguments, main, percent, ratio, timed
 from msgm.cli.options import images_of, which_images
 from msgm.data import ForgetRequest
 from msgm.experiments.core.evaluate import check
-from msgm.formats.native import embedded, load
+from msgm.formats import load
+from msgm.formats.native import embedded
 from msgm.metrics import Judge, Rate, Shares, frechet_distance, judged_shares
 from msgm.model.score import ScoreModel
 from msgm.model.space import Space

@@ -23,7 +23,7 @@ from common import Report, arguments, interleaved, main, ratio, timed
 from msgm.cli.options import images_of, which_images
 from msgm.data import ForgetRequest, Split
 from msgm.forgetting.methods import Method, orthogonal, redirect, standard
-from msgm.formats.native import load
+from msgm.formats import load
 from msgm.model.score import ScoreModel
 from msgm.training.loop import train, unlearn
 from msgm.training.runs import RunSpec

@@ -20,7 +20,8 @@ from msgm.cli.options import images_of, which_images
 from msgm.data import ForgetRequest, Images, Split
 from msgm.experiments.core.evaluate import check, retain_confidence
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
-from msgm.formats.native import embedded, load
+from msgm.formats import load
+from msgm.formats.native import embedded
 from msgm.metrics import Judge, Shares, frechet_distance, judged_shares
 from msgm.model.score import ScoreModel
 from msgm.progress import Tick, bar

@@ -43,6 +43,7 @@ from msgm.forgetting.methods import orthogonal, salun
 from msgm.metrics.judge import JUNK
 from msgm.metrics.measured import Measured
 from msgm.metrics.separation import area
+from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VESDE
 from msgm.training.loop import train, unlearn
@@ -302,7 +303,7 @@ class Weighing(nn.Module):
 
 def weighing(forgotten: float, apart: float = 1.0) -> ScoreModel:
     weights = (0.5 - forgotten / 2, forgotten, 0.5 - forgotten / 2)
-    return ScoreModel(Weighing(weights, apart), SDE, shape=(2,), prediction="noise")
+    return ScoreModel(Weighing(weights, apart), SDE, shape=(2,), precondition=Noise())
 
 
 TUNED = replace(BUDGET, images=200, checkpoints=(2, 6, 12), lr=0.3, shown=(1, 50), samples=800)
@@ -463,14 +464,14 @@ def sided(right: bool) -> Target:
     label = (x[:, 0] > 0).long() if right else (x[:, 0] < 0).long()
     split = ForgetRequest("label == 1").split(Images.of(x, columns={"label": label}, name="sides"))
     return replace(
-        TARGET, parent=ScoreModel(TwoSides(), SDE, shape=(2,), prediction="noise"), train=split, held=split,
+        TARGET, parent=ScoreModel(TwoSides(), SDE, shape=(2,), precondition=Noise()), train=split, held=split,
         budget=replace(BUDGET, images=64),
     )  # fmt: skip
 
 
 def test_a_mask_made_from_forget_images_is_located() -> None:
     target = sided(right=True)
-    child = ScoreModel(TwoSides(), SDE, shape=(2,), prediction="noise")
+    child = ScoreModel(TwoSides(), SDE, shape=(2,), precondition=Noise())
     with torch.no_grad():
         child.network.right += 0.1
     measured = locate.measure(locate.prepare(child, target), target)
@@ -499,7 +500,7 @@ def test_the_mask_of_salun_is_located() -> None:
 @pytest.mark.parametrize(("moved", "frozen", "tells"), [(False, 1.0, 1.0), (True, 0.0, 0.5)])
 def test_without_a_mask_there_is_nothing_to_locate_but_the_parent(moved: bool, frozen: float, tells: float) -> None:
     target = sided(right=True)
-    child = ScoreModel(TwoSides(), SDE, shape=(2,), prediction="noise")
+    child = ScoreModel(TwoSides(), SDE, shape=(2,), precondition=Noise())
     with torch.no_grad():
         for weights in child.parameters():
             weights += 0.1 * moved

@@ -12,7 +12,8 @@ from msgm.errors import Interrupted, UserError
 from msgm.forgetting import methods
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import Method
-from msgm.formats.native import load, weights_sha256
+from msgm.formats import load
+from msgm.formats.tensors import weights_sha256
 from msgm.model.networks import MLP
 from msgm.model.precondition import EDM
 from msgm.model.score import ScoreModel

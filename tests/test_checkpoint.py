@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from oracle import SDES
 
 from msgm.errors import UserError
+from msgm.formats import load, save
 from msgm.formats import native as checkpoint
-from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
+from msgm.formats.native import RECORD, WEIGHTS
+from msgm.formats.tensors import read_tensors, weights_sha256, write_tensors
 from msgm.model.networks import MLP
-from msgm.model.precondition import PRECONDITIONS, Noise
+from msgm.model.precondition import PRECONDITIONS, Noise, V
 from msgm.model.score import ScoreModel
 from msgm.process.sde import DDPM, SDE, VESDE
 
@@ -184,21 +188,6 @@ def test_diffusers_files_do_not_outlive_a_ddpm_model(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [RECORD, "score.json", "unet"]
 
 
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        ({"beta_schedule": "sigmoid"}, "beta_schedule"),
-        ({"trained_betas": [0.1, 0.2]}, "trained_betas"),
-        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
-    ],
-)
-def test_betas_that_would_be_read_wrongly_are_refused(options, word: str, tmp_path: Path) -> None:
-    unet().save_pretrained(tmp_path / "m/unet")
-    DDPMScheduler(**options).save_pretrained(tmp_path / "m/scheduler")
-    with pytest.raises(UserError, match=rf"scheduler_config\.json.*{word}"):
-        load(tmp_path / "m")
-
-
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -225,6 +214,36 @@ BREAKS = {
     "unknown process": ("score.json", lambda p: rewrite(p, lambda c: c["sde"].update(kind="edm"))),
     "unknown constant": ("score.json", lambda p: rewrite(p, lambda c: c["sde"].update(gamma=1))),
     "no process": ("score.json", lambda p: rewrite(p, lambda c: c.pop("sde"))),
+    "nested": ("score.json", lambda p: p.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)),
+    "no numbers": ("score.json", lambda p: rewrite(p, lambda c: c["sde"].update(sigma_min="x"))),
+    "not finite": ("score.json", lambda p: rewrite(p, lambda c: c["sde"].update(sigma_max=float("inf")))),
+    "process of another kind": ("score.json", lambda p: rewrite(p, lambda c: c.update(sde=["ve"]))),
+    "kind of another kind": ("score.json", lambda p: rewrite(p, lambda c: c["sde"].update(kind=["ve"]))),
+    "prediction": ("score.json", lambda p: rewrite(p, lambda c: c.update(prediction=["edm"]))),
+    "prediction word": ("score.json", lambda p: rewrite(p, lambda c: c.update(prediction="eps"))),
+    "no scale": ("score.json", lambda p: rewrite(p, lambda c: c.update(sigma_data=0))),
+    "scale word": ("score.json", lambda p: rewrite(p, lambda c: c.update(sigma_data="half"))),
+    "label word": ("score.json", lambda p: rewrite(p, lambda c: c.update(per_nat="ten"))),
+    "patch": ("score.json", lambda p: rewrite(p, lambda c: c.update(patch=0))),
+    "patch word": ("score.json", lambda p: rewrite(p, lambda c: c.update(patch="two"))),
+    "shape": ("score.json", lambda p: rewrite(p, lambda c: c.update(shape=[-3]))),
+    "shape word": ("score.json", lambda p: rewrite(p, lambda c: c.update(shape="3"))),
+    "huge shape": ("score.json", lambda p: rewrite(p, lambda c: c.update(shape=[1, 10**9, 10**9]))),
+    "space": ("score.json", lambda p: rewrite(p, lambda c: c.update(space={"scale": -1}))),
+    "space word": ("score.json", lambda p: rewrite(p, lambda c: c.update(space="unit"))),
+    "class": ("score.json", lambda p: rewrite(p, lambda c: c.update(class_label="cat"))),
+    "kept outside": ("score.json", lambda p: rewrite(p, lambda c: c.update(kept=["../../x"]))),
+    "kept word": ("score.json", lambda p: rewrite(p, lambda c: c.update(kept=3))),
+    "family": ("score.json", lambda p: rewrite(p, lambda c: c.update(family=3))),
+    "a pipe": ("score.json", lambda p: (p.unlink(), os.mkfifo(p))),
+    "deep network": ("unet/config.json", lambda p: rewrite(p, lambda c: c.update(depth=10**9))),
+    "wide network": ("unet/config.json", lambda p: rewrite(p, lambda c: c.update(width=10**9))),
+    "waves": ("unet/config.json", lambda p: rewrite(p, lambda c: c.update(frequencies=10**9))),
+    "width word": ("unet/config.json", lambda p: rewrite(p, lambda c: c.update(width="x"))),
+    "record of lists": (RECORD, lambda p: rewrite(p, lambda c: c.update(request=[1]))),
+    "record of numbers": (RECORD, lambda p: rewrite(p, lambda c: c.update(kind=3))),
+    "rule": (RECORD, lambda p: rewrite(p, lambda c: c.update(request={"rule": 3}))),
+    "hash": (RECORD, lambda p: rewrite(p, lambda c: c.update(weights_sha256=3))),
     "no shape": ("score.json", lambda p: rewrite(p, lambda c: c.pop("shape"))),
     "broken record": (RECORD, lambda p: p.write_text("{'a': 1}")),
 }
@@ -245,6 +264,10 @@ def test_what_is_no_model_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a model folder"):
         load(tmp_path)
     (tmp_path / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    with pytest.raises(UserError, match="sample_size"):
+        load(tmp_path)
+    unet().save_pretrained(tmp_path)
+    (tmp_path / WEIGHTS).unlink()
     with pytest.raises(UserError, match="safetensors is missing"):
         load(tmp_path)
     unet(None).save_pretrained(tmp_path / "sizeless")  # type: ignore[arg-type]
@@ -293,9 +316,110 @@ def test_a_full_disk_leaves_the_previous_model(good: int, tmp_path: Path, monkey
     load(tmp_path / "m")
 
 
+class Killed(BaseException):
+    """The machine dies here."""
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("moment", range(8))
+def test_a_save_that_is_killed_leaves_no_model_of_another(
+    moment: int, overwrite: bool, tmp_path: Path, monkeypatch
+) -> None:
+    """Before the first rename, between any two, after the last. Half-written folders are named as such."""
+    place = tmp_path / "m"
+    old = ScoreModel(unet(), DDPM(), shape=(1, 4, 4), precondition=Noise()).eval()
+    old.record = {"request": {"rule": "label == 0"}}
+    if overwrite:
+        save(old, place)
+    new = ScoreModel(unet(seed=1), DDPM(steps=50), shape=(1, 4, 4), precondition=V()).eval()
+    real, calls, staged = os.replace, [], f".model.{os.getpid()}.tmp"
+
+    def replace(source, target) -> None:
+        if staged not in str(target):  # the renames in the folder itself
+            if len(calls) == moment:
+                raise Killed
+            calls.append(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(shutil, "rmtree", lambda *given, **options: None)
+    with suppress(Killed):
+        save(new, place, overwrite=overwrite)
+    monkeypatch.undo()
+    if moment in (0, 7):  # nothing has been renamed, or all
+        expected = new if moment == 7 else old
+        if overwrite or moment == 7:
+            assert torch.equal(outputs(load(place)), outputs(expected))
+        else:
+            with pytest.raises(UserError, match="not a model folder"):
+                load(place)
+    else:
+        with pytest.raises(UserError, match="half-written"):
+            load(place)
+    save(new, place, overwrite=True)
+    assert torch.equal(outputs(load(place)), outputs(new))
+    assert not [p for p in place.iterdir() if p.name.startswith(".")]
+
+
+def test_what_is_left_of_a_model_of_ours_is_no_foreign_one(tmp_path: Path) -> None:
+    save(ScoreModel(unet(), DDPM(), shape=(1, 4, 4), precondition=Noise()), tmp_path / "m")
+    (tmp_path / "m/score.json").unlink()
+    with pytest.raises(UserError, match=r"score\.json is missing"):
+        load(tmp_path / "m")
+    (tmp_path / "m" / RECORD).unlink()
+    for place in ("m", "m/unet"):
+        with pytest.raises(UserError, match="half-written"):
+            load(tmp_path / place)
+
+
+def test_weights_and_record_must_belong_together(tmp_path: Path) -> None:
+    """Weights of another model, tampered weights, a record of another model, one that names no weights, or none."""
+    for seed in (0, 1):
+        model = mlp_model(seed=seed)
+        model.record = {"request": {"rule": f"label == {seed}"}}
+        save(model, tmp_path / str(seed))
+    weights, record = tmp_path / "0/unet" / WEIGHTS, tmp_path / "0" / RECORD
+    kept = {path: path.read_bytes() for path in (weights, record)}
+
+    def refused(words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            load(tmp_path / "0")
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+    both = f"{re.escape(str(weights))}.*{re.escape(str(record))}"
+    weights.write_bytes((tmp_path / "1/unet" / WEIGHTS).read_bytes())
+    refused(both)
+    record.write_bytes((tmp_path / "1" / RECORD).read_bytes())
+    refused(both)
+    state = read_tensors(weights)
+    state["leave.bias"][0] += 1e-6
+    write_tensors(weights, state)
+    refused(both)
+    rewrite(record, lambda r: r.pop("weights_sha256"))
+    refused("weights_sha256")
+    record.unlink()
+    refused(RECORD)
+    load(tmp_path / "0")
+
+
+def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
+    DDPMPipeline(unet(), DDPMScheduler()).save_pretrained(tmp_path / "theirs")
+    before = files(tmp_path / "theirs")
+    with pytest.raises(UserError, match="not written by msgm"):
+        save(mlp_model(), tmp_path / "theirs", overwrite=True)
+    assert files(tmp_path / "theirs") == before
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/notes.txt").write_text("mine")
+    for model in (ScoreModel(unet(), DDPM(), shape=(1, 4, 4), precondition=Noise()), mlp_model()):
+        save(model, tmp_path / "ours", overwrite=True)
+        assert (tmp_path / "ours/notes.txt").read_text() == "mine"
+    assert sorted(p.name for p in (tmp_path / "ours").iterdir()) == [RECORD, "notes.txt", "score.json", "unet"]
+
+
 def test_remains_of_a_killed_save_do_not_stand_in_the_way(tmp_path: Path) -> None:
     save(mlp_model(seed=0), tmp_path / "m")
-    for left in (".unet.old", f".model.{os.getpid()}.tmp"):
+    for left in (".model.7.tmp", f".model.{os.getpid()}.tmp"):
         (tmp_path / "m" / left).mkdir()
         (tmp_path / "m" / left / "config.json").touch()
     save(mlp_model(seed=1), tmp_path / "m", overwrite=True)

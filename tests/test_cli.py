@@ -19,7 +19,9 @@ from msgm.forgetting.combine import PCGrad
 from msgm.forgetting.methods import METHODS
 from msgm.forgetting.regularise import Saliency
 from msgm.forgetting.terms import Denoising, Redirect
-from msgm.formats.native import WEIGHTS, load, weights_sha256
+from msgm.formats import load
+from msgm.formats.native import WEIGHTS
+from msgm.formats.tensors import weights_sha256
 from msgm.metrics.judge import Judge
 from msgm.sampling import SAMPLERS
 

@@ -8,7 +8,8 @@ from tiny import sampled_only, tiny_files
 
 from msgm.cli.main import main
 from msgm.experiments.core import selection
-from msgm.formats.native import RECORD, load
+from msgm.formats import load
+from msgm.formats.native import RECORD
 
 RULE = "label == 1"
 TINY = ["--steps", "4", "--batch", "4", "--seed", "1", "--threads", "1", "--device", "cpu", "--workers", "1"]
@@ -48,7 +49,7 @@ def test_several_seeds_are_audited_and_averaged(
 ) -> None:
     out = tmp_path / "m"
     main(words("unlearn", files, out, "--seeds", "2", *LOOK))
-    first, *_ = capsys.readouterr().out.splitlines()
+    _, first, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("2 runs on 1 process, about ")
     results = json.loads((out / "results.json").read_text())
     assert [row["model"] for row in results["rows"]] == ["seed 1", "seed 2", "mean of 2"]
@@ -61,7 +62,7 @@ def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "s"
     chosen = ["--methods", "standard,unseen,reweight", "--grid", "redirect:alpha=0.4", "--seeds", "1", *QUICK]
     main(words("sweep", files, out, *chosen))
-    first, *rest = capsys.readouterr().out.splitlines()
+    _, first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("4 runs on 1 process, about ") and f"look at {out / 'report.html'}" in rest[-1]
     rows = json.loads((out / "results.json").read_text())["rows"]
     assert [row["model"] for row in rows] == ["parent", "unseen", "reweight", "redirect alpha=0.4"]
@@ -70,7 +71,7 @@ def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.Ca
     assert f"reweight: {rows[2]['status']}" in rest
     # With a judge for it the refused one is made, and nothing else again.
     main([*words("sweep", files, out, *chosen), "--confidence", str(files / "judge"), "--resume"])
-    assert capsys.readouterr().out.startswith("1 run on 1 process")
+    assert capsys.readouterr().out.splitlines()[1].startswith("1 run on 1 process")
     weighed = json.loads((out / "results.json").read_text())["rows"][2]
     assert "refused" not in weighed["status"] and weighed["images"] == 4 * 8
     assert "its rates flatter" in (out / "report.html").read_text()

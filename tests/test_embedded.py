@@ -6,7 +6,8 @@ import torch
 
 import msgm
 from msgm.data import Source
-from msgm.formats.native import embedded, weights_sha256
+from msgm.formats.native import embedded
+from msgm.formats.tensors import weights_sha256
 from msgm.metrics.judge import Judge
 from msgm.model.space import Space
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.experiments.exact.mixture import GaussianMixture
-from msgm.formats.native import save
+from msgm.formats import save
 from msgm.likelihood import log_likelihood
 from msgm.model.score import ScoreModel
 from msgm.process.posterior import exact_denoiser

@@ -11,7 +11,8 @@ from tiny import quiet, tiny_model, tiny_split
 
 from msgm.errors import UserError
 from msgm.folders import IDENTITY, LOCK, Making, differences, opened, room
-from msgm.formats.native import RECORD, load, save
+from msgm.formats import load, save
+from msgm.formats.native import RECORD
 from msgm.storage import place
 from msgm.training.loop import unlearn
 from msgm.training.runs import LOG, STATE

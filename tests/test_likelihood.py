@@ -11,7 +11,7 @@ from torch import nn
 
 from msgm.errors import UserError
 from msgm.experiments.exact.mixture import GaussianMixture
-from msgm.formats.native import load
+from msgm.formats import load
 from msgm.likelihood import Likelihood, log_likelihood, variational_bound
 from msgm.model.networks import MLP
 from msgm.model.score import ScoreModel

@@ -16,7 +16,8 @@ from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Adaptive, Weighted
 from msgm.forgetting.methods import DEFAULT, METHODS
 from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect, UniformTarget
-from msgm.formats.native import load, weights_sha256
+from msgm.formats import load
+from msgm.formats.tensors import weights_sha256
 from msgm.model.score import ScoreModel
 from msgm.process.sde import SDE
 from msgm.training import loop as training

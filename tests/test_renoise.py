@@ -9,12 +9,13 @@ from oracle import SDES, TOY, gaussian_model
 from tiny import tiny_data, tiny_judge, tiny_model
 from torch import Tensor
 
-from msgm.data import ForgetRequest, to_model
+from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.metrics.measures import GivenBack
 from msgm.metrics.quantities import LEVELS
 from msgm.metrics.renoise import evaluations, given_back, renoised
 from msgm.metrics.subject import Subject
+from msgm.model.space import Space
 from msgm.process.sde import SDE, VESDE
 from msgm.sampling import Ancestral, Heun, Streams
 
@@ -45,7 +46,7 @@ def test_the_share_that_comes_back_is_the_posteriors() -> None:
         return torch.cdist(x, TOY.means).argmin(1)
 
     sampler = Ancestral(TOY.as_model(sde), steps=60, spacing="log-snr")
-    found = given_back(sampler, images, labels, SimpleNamespace(predict=nearest), levels=(0.05, level))  # type: ignore[arg-type]
+    found = given_back(sampler, images, labels, SimpleNamespace(predict=nearest, space=Space()), levels=(0.05, level))  # type: ignore[arg-type]
     # The same by hand: noise, a component by its posterior, its Gaussian.
     hits, rounds = 0.0, 20
     t = sde.time(torch.tensor(math.log(level), dtype=torch.float64))
@@ -72,7 +73,7 @@ def test_levels_that_a_process_does_not_reach_are_refused() -> None:
 
 def test_evaluations_are_those_of_the_network() -> None:
     model = gaussian_model(VESDE(), (1, 2, 2))
-    judge = SimpleNamespace(predict=lambda x: torch.zeros(len(x), dtype=torch.long))
+    judge = SimpleNamespace(predict=lambda x: torch.zeros(len(x), dtype=torch.long), space=model.space)
     x, labels = torch.zeros(3, 1, 2, 2, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
     renoised(model, x, 0.5, batch=3)
     before = model.network.images
@@ -95,6 +96,6 @@ def test_the_measure_asks_the_judge_of_the_test_images_own_classes() -> None:
     found = measure.measure(subject)
     assert tuple(found) == measure.names and len(found) == 6 and GivenBack(images=0, seed=0).names == ()
     images = subject.forgotten.select(slice(5))
-    back = given_back(model, to_model(images.rows()), torch.ones(5, dtype=torch.long), judge, seed=2)
+    back = given_back(model, model.space.to_model(images.rows()), torch.ones(5, dtype=torch.long), judge, seed=2)
     assert [found[f"back r={level:g}"].value for level in LEVELS] == [rate.value for rate in back.values()]
     assert found["back r=0.5"].better == "lower" and found["kept r=1"].n == 5

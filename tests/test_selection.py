@@ -18,7 +18,9 @@ from msgm.experiments.core import selection
 from msgm.experiments.core.selection import Selection, SelectSettings, best
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
-from msgm.formats.native import RECORD, WEIGHTS, load, weights_sha256
+from msgm.formats import load
+from msgm.formats.native import RECORD, WEIGHTS
+from msgm.formats.tensors import weights_sha256
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
 from msgm.model.score import ScoreModel

@@ -29,7 +29,8 @@ from msgm.experiments.sweep.main import SweepEvaluation, SweepSettings, Variant,
 from msgm.forgetting import methods
 from msgm.forgetting.methods import DEFAULT, METHODS, Method
 from msgm.forgetting.terms import Obtuse
-from msgm.formats.native import load, weights_sha256
+from msgm.formats import load
+from msgm.formats.tensors import weights_sha256
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
 from msgm.report.results import Results

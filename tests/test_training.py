@@ -25,7 +25,9 @@ from msgm.errors import Interrupted, UserError
 from msgm.folders import IDENTITY
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
-from msgm.formats.native import RECORD, WEIGHTS, load, save, weights_sha256
+from msgm.formats import load, save
+from msgm.formats.native import RECORD, WEIGHTS
+from msgm.formats.tensors import weights_sha256
 from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VPSDE

@@ -14,7 +14,7 @@ import torch
 from msgm.data import ForgetRequest, Images, Split
 from msgm.errors import Interrupted
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
-from msgm.formats.native import save
+from msgm.formats import save
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge, JudgeSettings, train_judge
 from msgm.metrics.subject import Subject

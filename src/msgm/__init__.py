@@ -10,8 +10,8 @@ _WHERE = {
     "ForgetRequest": "data",
     "Images": "data",
     "Source": "data",
-    "load": "formats.native",
-    "save": "formats.native",
+    "load": "formats",
+    "save": "formats",
     "ScoreModel": "model.score",
     "train": "training.loop",
     "unlearn": "training.loop",
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .experiments.audit.main import audit
     from .forgetting import methods
-    from .formats.native import load, save
+    from .formats import load, save
     from .likelihood import log_likelihood, variational_bound
     from .metrics.judge import Judge
     from .metrics.shares import unlearning_ratio

@@ -38,11 +38,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; a missing or broken file is named."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the folder is incomplete: copy or save it again")
     try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; the folder is incomplete: copy or save it again") from None
-    except (ValueError, UnicodeDecodeError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON; copy or save it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; copy or save it again")

@@ -26,8 +26,10 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
     junk, others = target.verdicts(images) == JUNK, images[~target.forgets(images)]
     distance = FRECHET.missing("fewer than two samples are not what was to be forgotten")
     if len(others) > 1 and bool(others.isfinite().all()):
-        real = target.judge.features(target.everything(target.held.retain))
-        distance = FRECHET.of(frechet_distance(target.judge.features(others), real), n=len(others))
+        real = target.judge.features(target.seen(target.everything(target.held.retain), target.judge))
+        distance = FRECHET.of(
+            frechet_distance(target.judge.features(target.seen(others, target.judge)), real), n=len(others)
+        )
     return {UR.name: target.share(UR, images), MADE_JUNK.name: part(MADE_JUNK, junk), FRECHET.name: distance}
 
 

@@ -6,6 +6,8 @@ that sees what it wants in noise drives samples out of all images: junk stands b
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..metrics.judge import JUNK
 from ..metrics.measured import Measured, Quantity
 from ..model.score import ScoreModel
@@ -17,7 +19,11 @@ def prepare(model: ScoreModel, target: Target) -> Found:
     """Samples at each scale; none without another judge."""
     if target.guide is None:
         return {}
-    towards = target.guide.log_retain(target.kept)
+    guide, said = target.guide, target.guide.log_retain(target.kept)
+
+    def towards(x: Tensor) -> Tensor:
+        return said(target.seen(x, guide))
+
     return {
         _name(scale): target.samples(Guided(bare(model), towards, strength=scale)) for scale in target.budget.scales
     }

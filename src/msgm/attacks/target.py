@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..data import Images, Split, to_model, to_pixels
+from ..data import Images, Split
 from ..errors import UserError
 from ..metrics.measured import Measured, Quantity
 from ..metrics.rates import wilson
@@ -151,7 +151,7 @@ class Target:
     def everything(self, images: Images) -> Tensor:
         """All of the images in model space: pixels at the middle of their steps, vectors as they are."""
         rows = images.rows()
-        return rows if rows.is_floating_point() else to_model(rows)
+        return rows if rows.is_floating_point() else self.parent.space.to_model(rows)
 
     def some(self, images: Images, n: int) -> Images:
         """n of the images at random, or all that there are; more of them hold fewer."""
@@ -160,7 +160,15 @@ class Target:
 
     def pixels(self, x: Tensor) -> Tensor:
         """Points of model space (N, C, H, W) as uint8 pixels."""
-        return to_pixels(x)
+        return self.parent.space.to_pixels(x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The judge's features (N, F) of samples (N, *)."""
+        return self.judge.features(self.seen(x, self.judge))
+
+    def seen(self, x: Tensor, by: object) -> Tensor:
+        """Points of the models' space in that of a judge, if it has one of its own."""
+        return self.parent.space.moved(x, getattr(by, "space", self.parent.space))
 
     def samples(self, model: ScoreModel) -> Tensor:
         """Samples of a model, (samples, *)."""
@@ -169,7 +177,7 @@ class Target:
 
     def verdicts(self, x: Tensor) -> Tensor:
         """The judge's label of each of x (N, *), points of the models' space: (N,)."""
-        return self.judge.predict(x)
+        return self.judge.predict(self.seen(x, self.judge))
 
     def forgets(self, x: Tensor) -> Tensor:
         """Whether the judge takes each of x (N, *) for what was to be forgotten: bool (N,)."""

@@ -15,11 +15,12 @@ from ..errors import UserError
 from ..experiments.audit.main import MODEL, PARENT
 from ..experiments.audit.main import audit as attack
 from ..experiments.core.pool import cores
-from ..formats.native import EMBEDDED, RECORD, load
+from ..formats.native import EMBEDDED, RECORD
 from ..metrics.judge import Judge
 from ..model.score import ScoreModel
 from ..storage import read_json, write_json
 from .options import images_of, which_images
+from .reading import read_model
 
 
 def audit(
@@ -71,7 +72,7 @@ def audit(
         resume: go on with an audit that was interrupted.
         overwrite: replace what is in the output folder.
     """
-    source = load(model)
+    source = read_model(model)
     rule = forget or source.record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
@@ -79,7 +80,7 @@ def audit(
     named = [name for name in (retrained or "").split(",") if name]
     found = attack(
         source,
-        against=load(against),
+        against=read_model(against),
         split=request.split(images_of(source, images, "train")),
         held=request.split(images_of(source, images, "test")),
         judge=Judge.load(judge),
@@ -112,5 +113,5 @@ def _named(folders: Sequence[str]) -> dict[str, ScoreModel]:
         name = Path(folder).resolve().name
         while name in (MODEL, PARENT, *found):
             name += "-again"
-        found[name] = load(folder)
+        found[name] = read_model(folder)
     return found

@@ -5,13 +5,16 @@ from .comparing import sweep
 from .editing import inpaint, reconstruct
 from .making import train, train_judge, unlearn
 from .measuring import demo, evaluate, methods, nll, sample
+from .reading import convert, inspect
 from .reproducing import reproduce
 
 __all__ = [
     "audit",
+    "convert",
     "demo",
     "evaluate",
     "inpaint",
+    "inspect",
     "methods",
     "nll",
     "reconstruct",

@@ -9,8 +9,9 @@ from ..data import ForgetRequest
 from ..experiments.core.jobs import Task
 from ..experiments.sweep.main import COLUMNS, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep.main import sweep as compare
-from ..formats.native import EMBEDDED, load
+from ..formats.native import EMBEDDED
 from .options import build_method, hardware, images_of, show, which_images
+from .reading import read_model
 
 
 def sweep(
@@ -64,7 +65,7 @@ def sweep(
     """
     device = hardware(threads, device)
     recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
-    parent = load(model)
+    parent = read_model(model)
     source = which_images(parent, data, data_dir, image_size)
     ForgetRequest(forget).split(images_of(parent, source, "train"))
     task = Task(

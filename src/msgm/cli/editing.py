@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..data import ForgetRequest, Images
 from ..errors import UserError
-from ..formats.native import EMBEDDED, load, weights_sha256
+from ..formats.native import EMBEDDED
+from ..formats.tensors import weights_sha256
 from ..metrics.judge import Judge
 from ..metrics.restoration import check_judge, restored
 from ..model.score import ScoreModel
@@ -27,6 +28,7 @@ from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
 from ..storage import claim, write_bytes
 from .options import hardware, images_of, which_images
+from .reading import read_model
 
 SHOWN = 16
 """Images of each set in comparison.png."""
@@ -204,7 +206,7 @@ def _prepare(
     images, data, data_dir, image_size = source
     if images and data:
         raise UserError("--images and --data both say which images; give one of them")
-    editor = load(model).to(device)
+    editor = read_model(model).to(device)
     asked = which_images(editor, images or data, data_dir, image_size)
     found = images_of(editor, asked, "train" if images else "test")
     rule = forget or (None if images else editor.record.get("request", {}).get("rule"))

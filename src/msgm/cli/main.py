@@ -28,6 +28,8 @@ COMMANDS = {
     "audit": "attack a model with its weights in hand: what an adversary gets back, and a verdict",
     "sweep": "many methods and settings with one budget: one table, and which of them no other beats",
     "reproduce": "an experiment of the paper again; toy: with exact answers, in minutes",
+    "inspect": "how a model is read: its family, process, prediction, size and weights",
+    "convert": "write a model of another family down as a folder of ours",
     "methods": "the unlearning methods there are, and what each asks",
 }
 

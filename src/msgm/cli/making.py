@@ -16,7 +16,7 @@ from ..experiments.core.jobs import Task
 from ..experiments.core.selection import Selection, SelectSettings
 from ..experiments.sweep.main import repeat
 from ..forgetting.methods import DEFAULT
-from ..formats.native import EMBEDDED, load
+from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge, JudgeSettings
 from ..metrics.judge import train_judge as fit_judge
 from ..model.networks import preset
@@ -41,6 +41,7 @@ from .options import (
     show,
     which_images,
 )
+from .reading import read_model
 
 
 def train(
@@ -76,7 +77,7 @@ def train(
         data_dir: where named data sets lie.
         image_size: crop to a square and resize to this many pixels.
         sde: the forward process.
-        network: small-16, small-28, small-32, paper-32 or paper-64; auto: the small one of the images' size.
+        network: small-16, small-28, small-32, paper-28, paper-32 or paper-64; auto: the small one of the images' size.
         prediction: what the network's output means.
         forget: rule that selects what must not be generated, as "label in [3, 7]".
         method: a name of those that msgm methods lists.
@@ -210,7 +211,7 @@ def unlearn(
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
     recipe = build_method(method, set, alpha=alpha, every=every, form=form)
-    parent = load(model)
+    parent = read_model(model)
     source = which_images(parent, data, data_dir, image_size)
     split = ForgetRequest(forget).split(images_of(parent, source, "train"))
     say(split.notes)

@@ -12,7 +12,8 @@ from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings, beside, check
 from ..experiments.core.evaluate import evaluate as measure
 from ..forgetting.methods import DEFAULT, METHODS, PARTS
-from ..formats.native import EMBEDDED, load, weights_sha256
+from ..formats.native import EMBEDDED
+from ..formats.tensors import weights_sha256
 from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
 from ..metrics.judge import Judge
 from ..metrics.shares import forget_classes
@@ -28,6 +29,7 @@ from ..sampling.filters import FILTERS, Filter
 from ..storage import claim
 from ..training.settings import UnlearnSettings
 from .options import build_filter, hardware, images_of, refuse_unused, show, which_images
+from .reading import read_model
 
 
 def sample(
@@ -87,7 +89,7 @@ def sample(
     device = hardware(threads, device)
     if not resume:
         claim(out, overwrite=overwrite)
-    source = load(model).to(device)
+    source = read_model(model).to(device)
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
     refuse_unused(filter, strength=strength, forget=forget, guide=guide, against=against)
@@ -167,7 +169,7 @@ def nll(
         raise UserError(f"{out} already exists; name another file")
     if n < 1:
         raise UserError(f"--n must be 1 or more; got {n}")
-    source = load(model).to(device)
+    source = read_model(model).to(device)
     test = images_of(source, which_images(source, data, data_dir, image_size), "test")
     rule = forget or source.record.get("request", {}).get("rule")
     sets = {"all": test}
@@ -261,7 +263,7 @@ def evaluate(
     device = hardware(threads, device)
     claim(out, overwrite=overwrite)
     refuse_unused(filter, strength=strength, guide=guide)
-    loaded = {name: load(name).to(device) for name in ([against] if against else []) + [model]}
+    loaded = {name: read_model(name).to(device) for name in ([against] if against else []) + [model]}
     labels = {name: Path(name).resolve().name for name in loaded}
     if len(set(labels.values())) < len(labels):
         labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in loaded}

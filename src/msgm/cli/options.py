@@ -16,7 +16,7 @@ from ..data import ForgetRequest, Images, Source, Split
 from ..errors import UserError
 from ..experiments.core.evaluate import retain_confidence
 from ..forgetting.methods import METHODS, PARTS, Method
-from ..formats.native import EMBEDDED, load
+from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge
 from ..metrics.shares import forget_classes
 from ..model.score import ScoreModel
@@ -24,6 +24,7 @@ from ..report.results import Results
 from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Contrast, Filter, Guided, Repel, SafeDenoiser
 from ..training.runtime import Runtime
+from .reading import read_model
 
 
 def hardware(threads: int | None, device: str = "auto") -> str:
@@ -114,7 +115,7 @@ def build_filter(
     if name == "contrast":
         if against is None:
             raise UserError("filter contrast needs a second model, one of all the data; name it with --against MODEL")
-        return Contrast(model, load(against).to(model.device), **given)
+        return Contrast(model, read_model(against).to(model.device), **given)
     rule = forget or model.record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"filter {name} needs a rule: say what is to be avoided with --forget RULE")

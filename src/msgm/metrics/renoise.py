@@ -86,8 +86,10 @@ def given_back(
 
     Junk is not given back. ``tick`` drives a progress bar of N images for each level.
     """
+    space = (model.model if isinstance(model, Sampler) else model).space
     found = {}
     for level in levels:
-        predicted = judge.predict(renoised(model, images, level, seed=seed, tick=tick))
+        back = renoised(model, images, level, seed=seed, tick=tick)
+        predicted = judge.predict(space.moved(back, judge.space))
         found[level] = wilson(int((predicted == labels).sum()), len(images))
     return found

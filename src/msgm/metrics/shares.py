@@ -82,4 +82,5 @@ def unlearning_ratio(
     ``model`` is a `ScoreModel`, sampled with `Heun`, or a sampler of it.
     """
     sampler = model if isinstance(model, Sampler) else Heun(model)
-    return judged_shares(judge.predict(sampler.sample(n, seed=seed)), forget, judge.classes)
+    x = sampler.model.space.moved(sampler.sample(n, seed=seed), judge.space)
+    return judged_shares(judge.predict(x), forget, judge.classes)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data import Images, Request
 from ..errors import UserError
-from ..formats.native import weights_sha256
+from ..formats.tensors import weights_sha256
 from .judge import JUNK, Judge
 from .rates import Rate, wilson
 from .shares import forget_classes

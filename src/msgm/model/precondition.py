@@ -68,6 +68,11 @@ class EDM(Precondition):
 
     name: ClassVar[Prediction] = "edm"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.per_nat, int | float) and 0 < self.per_nat < math.inf):
+            raise UserError(f"per_nat scales the time label, finite and above 0; got {self.per_nat!r}")
+
     def enter(self, x: Tensor, at: Level) -> Tensor:
         return x / at.alpha * ((at.sigma / at.alpha).square() + self.sigma_data**2).rsqrt()
 

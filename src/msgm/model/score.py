@@ -6,6 +6,8 @@ likelihood are all written in terms of ``noise(x, t)``, so they hold for every p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,10 +15,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..process.sde import SDE, expand
-from .precondition import EDM, Level, Precondition
+from .precondition import EDM, Level, Precondition, Prediction
 from .space import Space
 
 Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """How a model was read.
+
+    Args:
+        family: whose format it was.
+        weights: which of its files.
+        notes: what was assumed or left out, a few words each.
+        kept: files beside the weights that are not ours, by their place in the folder; given back as they were.
+    """
+
+    family: str
+    weights: str
+    notes: tuple[str, ...] = ()
+    kept: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class ScoreModel(nn.Module):
@@ -33,7 +52,7 @@ class ScoreModel(nn.Module):
         patch: folds squares of that side into channels before the network and back after it (space-to-depth).
         space: how pixels lie in the model's space.
 
-    ``record`` tells where the weights come from (`msgm.formats`).
+    ``record`` tells what the weights were made for, ``origin`` which files they were read from (`msgm.formats`).
     ``precision`` (not saved) is what the network alone is computed in: times, noise levels and what is made of its
     output are in float32 or better.
     """
@@ -57,6 +76,7 @@ class ScoreModel(nn.Module):
         self.space = space or Space()
         self.precision: Precision = "fp32"
         self.record: dict[str, Any] = {}
+        self.origin: Origin | None = None
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
         """The predicted noise eps(x_t, t), shape (B, *), in float32 or better; t of shape () or (B,)."""
@@ -91,6 +111,11 @@ class ScoreModel(nn.Module):
         out = out if isinstance(out, Tensor) else out.sample
         out = out.to(torch.promote_types(out.dtype, x.dtype))
         return functional.pixel_shuffle(out, self.patch) if self.patch > 1 else out
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network's output means, in a word."""
+        return self.precondition.name
 
     @property
     def sigma_data(self) -> float:

@@ -14,15 +14,28 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from ..errors import UserError
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
     """Values of shape ``()`` or ``(B,)`` shaped so that they multiply a tensor ``(B, *)``."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)) if values.ndim else values
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(process: str, **constants: object) -> None:
+    """Refuse constants that are no finite numbers above 0."""
+    for name, value in constants.items():
+        if not _number(value) or not value > 0:  # type: ignore[operator]
+            raise UserError(f"{process}: {name} is a finite number above 0; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +97,11 @@ class VESDE(SDE):
 
     t_min: ClassVar[float] = 1e-5
 
+    def __post_init__(self) -> None:
+        _check("ve", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+        if not self.sigma_min < self.sigma_max:
+            raise UserError(f"ve: sigma_min must be below sigma_max; got {self.sigma_min} and {self.sigma_max}")
+
     @property
     def _span(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
@@ -122,6 +140,11 @@ class VPSDE(SDE):
     beta_max: float = 20.0
 
     t_min: ClassVar[float] = 1e-3
+
+    def __post_init__(self) -> None:
+        _check("vp", beta_min=self.beta_min, beta_max=self.beta_max)
+        if not self.beta_min <= self.beta_max:
+            raise UserError(f"vp: beta_min must not be above beta_max; got {self.beta_min} and {self.beta_max}")
 
     def beta(self, t: Tensor) -> Tensor:
         return self.beta_min + (self.beta_max - self.beta_min) * t
@@ -165,22 +188,40 @@ class SubVPSDE(VPSDE):
         return torch.sqrt(self.beta(t) * -torch.expm1(4 * self.log_alpha(t)))
 
 
-Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
+
+LARGEST = 100_000
+"""Discrete steps that a process may have."""
+
+FAINTEST = 2.0**-24
+"""alpha^2 at the last step of a schedule that ends in pure noise: 0 would leave no image to speak of."""
 
 
 @lru_cache(maxsize=16)
-def _log_alphas(
-    steps: int, beta_start: float, beta_end: float, schedule: Schedule, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _log_alphas(process: DDPM, dtype: torch.dtype, device: torch.device) -> Tensor:
+    beta = _betas(process)
+    bars = torch.log1p(-beta).cumsum(0)
+    if process.zero_snr:
+        # Lin et al. 2024, Algorithm 1: alpha is shifted to end at 0, and scaled to begin where it did.
+        alpha = (0.5 * bars).exp()
+        alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+        bars = alpha.square().clamp(min=FAINTEST).log()
+    return (0.5 * bars).to(device, dtype)
+
+
+def _betas(process: DDPM) -> Tensor:
+    if process.betas is not None:
+        return torch.tensor(process.betas, dtype=torch.float64)
+    steps, beta_start, beta_end, schedule = process.steps, process.beta_start, process.beta_end, process.schedule
     k = torch.arange(steps, dtype=torch.float64)
+    if schedule == "sigmoid":
+        return beta_start + (beta_end - beta_start) * torch.sigmoid(12 * k / (steps - 1) - 6)
     if schedule == "squaredcos_cap_v2":
         bar = torch.cos((torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
-        beta = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
-    elif schedule == "scaled_linear":
-        beta = (beta_start**0.5 + (beta_end**0.5 - beta_start**0.5) * k / (steps - 1)) ** 2
-    else:
-        beta = beta_start + (beta_end - beta_start) * k / (steps - 1)
-    return (0.5 * torch.log1p(-beta).cumsum(0)).to(device, dtype)
+        return torch.clamp(1 - bar[1:] / bar[:-1], max=0.999)
+    if schedule == "scaled_linear":
+        return torch.square(beta_start**0.5 + (beta_end**0.5 - beta_start**0.5) * k / (steps - 1))
+    return beta_start + (beta_end - beta_start) * k / (steps - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,19 +229,34 @@ class DDPM(SDE):
     """Discrete-time DDPM: alpha_k = sqrt(prod_{i<=k} (1 - beta_i)), k = 0 ... steps - 1 (Ho et al. 2020).
 
     Time is ``t = k / (steps - 1)``; between two steps log alpha is interpolated linearly, so that the samplers and
-    the likelihood of the continuous processes apply. ``schedule`` bears the names of diffusers' schedulers.
+    the likelihood of the continuous processes apply. ``schedule`` bears the names of diffusers' schedulers; ``betas``,
+    one a step, stand in its place where they are given. ``zero_snr`` lets alpha end at (all but) 0.
     """
 
     steps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
     schedule: Schedule = "linear"
+    betas: tuple[float, ...] | None = None
+    zero_snr: bool = False
 
     t_min: ClassVar[float] = 0.0
     t_train: ClassVar[float] = 0.0
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or not 2 <= self.steps <= LARGEST:
+            raise UserError(f"ddpm: steps is a whole number, 2 to {LARGEST}; got {self.steps!r}")
+        _check("ddpm", beta_start=self.beta_start, beta_end=self.beta_end)
+        if not self.beta_start <= self.beta_end < 1:
+            raise UserError(f"ddpm: 0 < beta_start <= beta_end < 1; got {self.beta_start} and {self.beta_end}")
+        if self.schedule not in get_args(Schedule):
+            raise UserError(f"ddpm: no schedule {self.schedule!r}; known: {', '.join(get_args(Schedule))}")
+        betas = self.betas
+        if betas is not None and (len(betas) != self.steps or not all(_number(b) and 0 < b < 1 for b in betas)):
+            raise UserError(f"ddpm: betas are {self.steps} numbers in (0, 1), one a step; got {len(betas)}")
+
     def _table(self, t: Tensor) -> Tensor:
-        return _log_alphas(self.steps, self.beta_start, self.beta_end, self.schedule, t.dtype, t.device)
+        return _log_alphas(self, t.dtype, t.device)
 
     def _segment(self, t: Tensor) -> Tensor:
         return (t * (self.steps - 1)).floor().clamp(0, self.steps - 2).long()

@@ -42,7 +42,7 @@ class Filter(ScoreModel, ABC):
         if not strength > 0:
             raise UserError(f"a filter's strength must be positive, got {strength}")
         self.strength = strength
-        self.record = model.record
+        self.record, self.origin = model.record, model.origin
 
     @abstractmethod
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:

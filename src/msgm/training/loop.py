@@ -16,7 +16,8 @@ from torch import Tensor
 from ..data import Images, Split
 from ..errors import Interrupted, UserError
 from ..forgetting.methods import Method, deflect, standard
-from ..formats.native import weights_sha256, write_model
+from ..formats.native import write_model
+from ..formats.tensors import weights_sha256
 from ..model.score import ScoreModel
 from ..process.times import LogNormalClock, UniformClock, stratified, uniform
 from ..progress import bar

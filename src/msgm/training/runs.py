@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..folders import Making, Opened, opened
-from ..formats.native import RECORD, read_tensors, write_tensors
+from ..formats.native import RECORD, names
+from ..formats.tensors import read_tensors, write_tensors
 from ..model.score import ScoreModel
 from ..status import Status
 from ..storage import read_json, write_bytes
@@ -24,8 +25,6 @@ from .settings import TrainSettings
 from .step import State
 
 STATE, LOG = "resume.safetensors", "log.jsonl"
-MADE = (STATE, LOG, "unet", "scheduler", "model_index.json", "score.json", RECORD)
-"""What a run makes in its folder."""
 LINE = 120
 """Bytes of a line of the log, at most."""
 LONGER = "every step's learning rate depends on how many there are, so a longer run is another run"
@@ -115,7 +114,8 @@ def open_folder(
         return
     # Weights, average and two moments, once more while a new state replaces the old; the model; the log.
     size = 9 * sum(v.nbytes for v in model.state_dict().values()) + LINE * settings.steps
-    making = Making(kind="model", identity=identity, names=MADE, size=size, why={"settings.steps": LONGER})
+    made, why = (STATE, LOG, *names(model)), {"settings.steps": LONGER}
+    making = Making(kind="model", identity=identity, names=made, size=size, why=why)
     with opened(run.folder, making, resume=run.resume, overwrite=run.overwrite) as place:
         if not place.resumed:
             for name in (STATE, LOG):

@@ -13,7 +13,7 @@ import torch
 
 from ...attacks.table import ATTACKS
 from ...attacks.target import Found, Target
-from ...formats.native import weights_sha256
+from ...formats.tensors import weights_sha256
 from ...metrics.measured import Measured
 from ...model.score import ScoreModel
 from ...progress import Tick, bar

@@ -16,7 +16,9 @@ from ...attacks.target import SMALL, Attack, Budget, Target
 from ...data import Images, Split
 from ...errors import UserError
 from ...forgetting.methods import unseen
-from ...formats.native import RECORD, load, weights_sha256
+from ...formats import load
+from ...formats.native import RECORD
+from ...formats.tensors import weights_sha256
 from ...metrics.judge import Judge, JudgeSettings, train_judge
 from ...metrics.measured import Measured
 from ...metrics.worth import worth_for

@@ -17,7 +17,9 @@ from torch import Tensor
 from ...data import ForgetRequest, Images, Source, Split
 from ...errors import UserError
 from ...forgetting.methods import Method
-from ...formats.native import RECORD, load, weights_sha256
+from ...formats import load
+from ...formats.native import RECORD
+from ...formats.tensors import weights_sha256
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measured

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...data import Split
 from ...errors import UserError
-from ...formats.native import read_tensors, write_tensors
+from ...formats.tensors import read_tensors, write_tensors
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.worth import worth_for

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ...data import Source
 from ...forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
-from ...formats.native import EMBEDDED, load
+from ...formats import load
+from ...formats.native import EMBEDDED
 from ...metrics.shares import forget_classes
 from ...report.page import commit, write_html, write_json
 from ...report.pictures import picture

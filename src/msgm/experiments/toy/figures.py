@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...formats.native import load
+from ...formats import load
 from ...model.score import ScoreModel
 from ...report.pictures import write_figure
 from ...sampling import Heun

@@ -12,7 +12,8 @@ import torch
 
 from ...data import ForgetRequest
 from ...errors import UserError
-from ...formats.native import RECORD, load
+from ...formats import load
+from ...formats.native import RECORD
 from ...model.networks import MLP
 from ...model.precondition import EDM
 from ...model.score import ScoreModel

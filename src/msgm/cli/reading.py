@@ -1,0 +1,90 @@
+"""The commands that read a model and say what it is, or write it down as ours; and how all the others read one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..formats import describe, load, save
+from ..formats.networks import bare, config_of
+from ..formats.tensors import weights_sha256
+from ..model.score import ScoreModel
+
+
+def read_model(name: str, **chosen: Any) -> ScoreModel:
+    """`formats.load`, which says in one line how the model was read."""
+    model = load(name, **chosen)
+    print(f"{name}: {describe(model)}", flush=True)
+    return model
+
+
+def inspect(
+    *,
+    model: str,
+    weights: str | None = None,
+    class_label: int | None = None,
+    size: int | None = None,
+    process: str | None = None,
+    model_factory: str | None = None,
+) -> None:
+    """How a model is read: family, process, prediction, size, weights, and what its record says.
+
+    Args:
+        model: folder or file of a model, name of one on the hub, or demo.
+        weights: which of several files of weights.
+        class_label: which class of a class-conditional model.
+        size: of the images of a checkpoint of score_sde.
+        process: of such a checkpoint, ve, vp or ddpm.
+        model_factory: function that makes a model of weights, as package.module:function.
+    """
+    read = read_model(
+        model, weights=weights, class_label=class_label, size=size, process=process, module_factory=model_factory
+    )
+    network, record, origin = bare(read.network), read.record, read.origin
+    said: dict[str, object] = {
+        "process": read.sde,
+        "precondition": read.precondition,
+        "images": f"{read.shape}, {read.space}, folded by {read.patch}",
+        "network": f"{type(network).__name__}, {sum(p.numel() for p in network.parameters()):,} weights",
+        "configuration": ", ".join(f"{k}={v}" for k, v in config_of(read.network).items() if not k.startswith("_")),
+        "weights_sha256": weights_sha256(read.network),
+        "kept beside": ", ".join(sorted(origin.kept)) if origin is not None else "",
+        **{key: record[key] for key in ("kind", "status", "command", "seed") if key in record},
+        "request": (record.get("request") or {}).get("rule"),
+        "parent": (record.get("parent") or {}).get("weights_sha256"),
+    }
+    for key, value in said.items():
+        if value not in (None, ""):
+            print(f"  {key:<16}{value}")
+
+
+def convert(
+    *,
+    model: str,
+    out: Path,
+    weights: str | None = None,
+    class_label: int | None = None,
+    size: int | None = None,
+    process: str | None = None,
+    model_factory: str | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write a model of another family down as a folder of ours; diffusers reads it where it knows the process.
+
+    Args:
+        model: folder or file of a model, name of one on the hub, or demo.
+        out: folder to write.
+        weights: which of several files of weights.
+        class_label: which class of a class-conditional model.
+        size: of the images of a checkpoint of score_sde.
+        process: of such a checkpoint, ve, vp or ddpm.
+        model_factory: function that makes a model of weights, as package.module:function.
+        half: store the weights as float16.
+        overwrite: replace what is in the output folder.
+    """
+    read = read_model(
+        model, weights=weights, class_label=class_label, size=size, process=process, module_factory=model_factory
+    )
+    save(read, out, overwrite=overwrite, half=half)
+    print(f"saved {out}")
