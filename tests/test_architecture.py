@@ -19,6 +19,7 @@ SOURCE = ROOT / "src"
 # may import; every room may import `errors`, and `msgm` itself only gathers the public names.
 ROOMS = {
     "errors": "",
+    "choice": "",
     "progress": "",
     "storage": "",
     "status": "",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from msgm.choice import Choice
 from msgm.data import ForgetRequest, Images, Source
 from msgm.errors import UserError
 from msgm.experiments.core.evaluate import EvaluateSettings, check, evaluate
@@ -21,7 +22,7 @@ from msgm.sampling import DPMSolver, EulerMaruyama, Heun
 
 SHAPE = (1, 8, 8)
 SPREAD = 0.1
-QUICK = EvaluateSettings(n=12, sampling_steps=12, nll_images=3, nll_steps=32, nll_check=2, seed=5)
+QUICK = EvaluateSettings(n=12, sampler=Choice.of("dpm++", steps=12), nll_images=3, nll_steps=32, nll_check=2, seed=5)
 
 
 class Gaussian(nn.Module):
@@ -139,7 +140,7 @@ def test_a_good_request_gives_classes_and_mask(skies: Images) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"n": 1}, {"nll_images": -1}, {"nll_check": 0}, {"nll_steps": 0}, {"sampling_steps": 0}],
+    [{"n": 1}, {"nll_images": -1}, {"nll_check": 0}, {"nll_steps": 0}, {"sampler": Choice.of("dpm++", steps=0)}],
     ids=lambda bad: next(iter(bad)),
 )
 def test_settings_are_checked(bad: dict[str, int]) -> None:
@@ -151,14 +152,14 @@ def test_settings_choose_the_sampler() -> None:
     model = gaussian(0.0)
     for settings, kind, steps in (
         (EvaluateSettings(), DPMSolver, 16),
-        (EvaluateSettings(sampler="euler-maruyama"), EulerMaruyama, 200),
-        (EvaluateSettings(sampling_steps=7), DPMSolver, 7),
-        (EvaluateSettings(sampler="heun", sampling_steps=12), Heun, 12),
+        (EvaluateSettings(sampler=Choice("euler-maruyama")), EulerMaruyama, 200),
+        (EvaluateSettings(sampler=Choice.of("dpm++", steps=7)), DPMSolver, 7),
+        (EvaluateSettings(sampler=Choice.of("heun", steps=12)), Heun, 12),
     ):
         sampler = settings.build(model)
         assert type(sampler) is kind
         assert sampler.steps == steps
-    assert EvaluateSettings(sampling_grid="edm").build(model).spacing == "edm"
+    assert EvaluateSettings(sampler=Choice.of("dpm++", grid="edm")).build(model).grid == "edm"
 
 
 # --------------------------------------------------------------------------------------------------------- evidence
@@ -207,7 +208,7 @@ def test_likelihood_of_an_exact_model(skies: Images) -> None:
         assert row.value(quantities.NLL[key]) == pytest.approx(exact, abs=0.05)
         change = row.value(quantities.DOUBLING[key])
         assert change is not None and abs(change) < 0.05
-    samples_only = EvaluateSettings(n=12, nll_images=0, sampling_steps=12, seed=5)
+    samples_only = EvaluateSettings(n=12, nll_images=0, sampler=Choice.of("dpm++", steps=12), seed=5)
     _, again = evaluate(
         gaussian(-0.25), name="m", method="standard", judge=Brightness(), request=REQUEST, test=skies,
         settings=samples_only, progress=False,

@@ -6,17 +6,22 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict, fields, is_dataclass
+from inspect import Parameter, signature
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 
-import msgm.cli.main as cli
+from msgm.choice import Choice
+from msgm.cli import commands
 from msgm.cli.main import COMMANDS, main
-from msgm.cli.options import build_method
+from msgm.cli.options import Data, build_method
+from msgm.cli.reader import read
 from msgm.forgetting.combine import PCGrad
-from msgm.forgetting.methods import METHODS
+from msgm.forgetting.methods import METHODS, PARTS, Method
 from msgm.forgetting.regularise import Saliency
 from msgm.forgetting.terms import Denoising, Redirect
 from msgm.formats import load
@@ -24,11 +29,12 @@ from msgm.formats.native import WEIGHTS
 from msgm.formats.tensors import weights_sha256
 from msgm.metrics.judge import Judge
 from msgm.sampling import SAMPLERS
+from msgm.sampling.filters import FILTERS
 
 RULE = "label in [3, 7]"
 QUICK = ["--threads", "1", "--device", "auto"]
 TINY = ["--steps", "2", "--batch", "4", *QUICK]
-LOOK = ["-n", "4", "--sampling-steps", "2", "--nll-images", "2", "--nll-steps", "2", "--nll-check", "1"]
+LOOK = ["-n", "4", "--sampler.steps", "2", "--nll-images", "2", "--nll-steps", "2", "--nll-check", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +119,75 @@ def test_the_package_runs_as_a_module(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_has_a_description(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What ``msgm COMMAND --help`` prints."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        main([name, "--help"])
+        main([*words, "--help"])
     assert stop.value.code == 0
-    options = capsys.readouterr().out.partition("options:")[2]
-    entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=-)", options) if entry.strip()]
-    assert len(entries) >= 2
-    for entry in entries:
-        text = re.sub(r"^(-h, )?--[\w-]+( \[=flags\]| \{.*?\}| [A-Z_]+)?", "", entry).strip()
-        assert text, entry
-        assert not text.startswith("("), f"{name}: no description: {entry}"
+    return capsys.readouterr().out
+
+
+def entries(shown: str) -> dict[str, str]:
+    """The text of each option in a help, by its spelling."""
+    found = [" ".join(entry.split()) for entry in re.findall(r"^  \S.*\n(?: {26}.*\n)*", shown, re.MULTILINE)]
+    return {words[1]: words[3] for each in found if (words := re.match(r"(-\S+|[A-Z]+)( [A-Z]+)? ?(.*)", each))}
+
+
+# What makes a command show the options of a thing of this name.
+SHOWN = {
+    **{f"method {name}": ["unlearn", "--method", name] for name in METHODS},
+    **{f"sampler {name}": ["sample", "--sampler", name] for name in SAMPLERS},
+    **{f"filter {name}": ["sample", "--filter", name] for name in FILTERS},
+    **{f"{role} {name}": ["unlearn", f"--method.{role}", name] for role in PARTS for name in PARTS[role]},
+    **{name: [name] for name in COMMANDS},
+}
+
+
+@pytest.mark.parametrize("words", SHOWN.values(), ids=list(SHOWN))
+def test_every_option_has_a_description(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = entries(helped(capsys, *words))
+    assert len(found) >= 2
+    for option, text in found.items():
+        assert re.match(r"[^\[(]{4}", text), f"no description: {option} {text}"
+
+
+def defaults(words: list[str]) -> dict[str, object]:
+    """What the code says of every option: of the command's function, its settings, and what is chosen by name."""
+    function = getattr(commands, words[0].replace("-", "_"))
+    hints, found = get_type_hints(function), {}
+    for key, parameter in signature(function).parameters.items():
+        if hints[key] is Data:
+            found |= {f"data.{k}" if k != "name" else key: v for k, v in asdict(parameter.default).items()}
+        elif is_dataclass(hints[key]) and hints[key] is not Choice:
+            found |= {field.name: field.default for field in fields(hints[key])}
+        else:
+            found[key] = parameter.default
+    if len(words) > 1:
+        key, name = words[1].removeprefix("--"), words[2]
+        role = key.rpartition(".")[2]
+        known = {"method": METHODS, "sampler": SAMPLERS, "filter": FILTERS, **PARTS}[role]
+        found |= {f"{key}.{k}": p.default for k, p in signature(known[name]).parameters.items()}
+    return {key.replace("_", "-"): value for key, value in found.items()}
+
+
+@pytest.mark.parametrize("words", SHOWN.values(), ids=list(SHOWN))
+def test_the_help_has_the_defaults_of_the_code(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    known, read = defaults(words), 0
+    for option, text in entries(helped(capsys, *words)).items():
+        key = re.sub(r"^--?(\[no-\])?", "", option)
+        shown = re.search(r"\[([^\[\]]*)\]$", text)
+        if key in known and option.startswith("-"):
+            value, read = known[key], read + 1
+            said = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+            said = said.name if isinstance(said, Choice) else said
+            assert (shown[1] if shown else None) == (None if said in (None, Parameter.empty, ()) else str(said)), key
+    assert read >= len(words) // 2
+
+
+def test_the_help_of_unlearn_fits_two_screens(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = helped(capsys, "unlearn").splitlines()
+    assert len(lines) <= 100 and max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("argv", [["unlearn", "demo"], ["reproduce", "toy"]])
@@ -152,14 +215,24 @@ def test_methods_lists_all_of_them(capsys: pytest.CaptureFixture[str], monkeypat
         assert part in shown
 
 
-def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
-    given = "--set combine.alpha=.7 --set forget.window=2 --set combine=pcgrad --set regularise=saliency --set low=0"
-    (word,) = cli._spell(given.split(), set())
-    method = build_method("redirect", json.loads(word.removeprefix("--set=")))
-    assert method.combine == PCGrad(alpha=0.7) and method.forget == Redirect(contrast=0.7, low=0, window=2)
+def method_of(*words: str) -> Method:
+    """The method that these words of `msgm unlearn` make."""
+    given = read("unlearn", commands.unlearn, ["m", "--out", "o", "--forget", RULE, *words])
+    return build_method(given["method"])
+
+
+def test_any_option_of_a_method_and_its_parts_can_be_set() -> None:
+    method = method_of(
+        *("--method redirect --method.combine.alpha .6 --method.forget.window 2 --method.combine pcgrad".split()),  # noqa: SIM905
+        *["--method.regularise", "saliency", "--method.low=0"],
+    )
+    assert method.combine == PCGrad(alpha=0.6) and method.forget == Redirect(contrast=0.7, low=0, window=2)
     assert method.regularise == Saliency()
-    assert build_method("orthogonal", {"retain.weighting": "noise"}, alpha=0.5).retain == Denoising(weighting="noise")
-    assert build_method("erasediff", alpha=0.5) == METHODS["erasediff"](alpha=0.5)
+    retain = ["--method.retain.weighting", "noise", "--method.alpha", "0.5"]
+    assert method_of("--method", "orthogonal", *retain).retain == Denoising(weighting="noise")
+    assert method_of("--method", "erasediff", "--method.alpha", "0.5") == METHODS["erasediff"](alpha=0.5)
+    for name, recipe in METHODS.items():
+        assert method_of("--method", name) == recipe()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +242,7 @@ def test_set_reaches_any_option_of_a_method_and_its_parts() -> None:
         (["sample", "m", "--out", "o", "--colour", "red"], "--colour"),
         (["sample", "m", "--out", "o", "-n", "many"], "many"),
         (["sample", "m", "--out", "o", "--sampler", "magic"], "magic"),
-        (["sample", "m", "--out", "o", "--grid", "square"], "square"),
+        (["sample", "m", "--out", "o", "--sampler.grid", "square"], "square"),
         (["sample", "m", "--out", "o", "--batch", "most"], "most"),
         (["sample", "m"], "out"),
         (["sample", "--out", "o"], "model"),
@@ -208,7 +281,7 @@ def test_options_come_from_a_file_and_can_be_printed(
     model: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "sample.yaml"
-    config.write_text(f"out: {out}\nn: 5\nsteps: 2\n")
+    config.write_text(f"out: {out}\nn: 5\nsampler:\n  name: heun\n  steps: 2\n")
     main(["sample", model, "--config", str(config), "-n", "1", *QUICK])  # what is typed wins
     assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
     for spelling in ("--print_config", "--print-config"):
@@ -255,22 +328,29 @@ def test_rules_that_make_no_sense(
     ("options", "expected"),
     [
         (["--method", "exorcise"], "known: standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad-plus, "),
-        (["--set", "keep=0.3"], "method deflect takes no --keep; it takes: alpha, every, contrast, low, high"),
-        (["--set", "keep"], "--set keep: write --set NAME=VALUE"),
-        (["--set", "alpha=much"], "alpha of method deflect is a float; got 'much'"),
-        (["--set", "combine=sum"], "no combine 'sum'; known: weighted"),
-        (["--set", "forget.depth=2"], "forget of method deflect takes no --depth"),
-        (["--set", "forget.weighting=odd"], "no weighting 'odd'; known: image, noise"),
-        (["--set", "regularise.keep=0.3"], "say what first: --set regularise=NAME"),
-        (["--method", "unseen", "--set", "combine=pcgrad"], "no forget term"),
-        (["--method", "reweight"], "--judge FOLDER"),
-        (["--judge", "demo"], "asks no judge"),
-        (["--method", "unseen", "--alpha", "0.5"], "takes no --alpha"),
-        (["--method", "redirect", "--form", "inner"], "takes no --form"),
-        (["--method", "orthogonal", "--form", "diagonal"], "known: elementwise, inner, literal"),
-        (["--alpha", "0"], "alpha"),
-        (["--alpha", "1.5"], "alpha"),
-        (["--every", "0"], "every"),
+        (
+            ["--method.keep", "0.3"],
+            "no option --method.keep; of method there are --method.alpha, --method.every, ",
+        ),
+        (["--method.keep"], "no option --method.keep"),
+        (["--method.alpha", "much"], "--method.alpha: expected a number; got much"),
+        (["--method.combine", "sum"], "no combine 'sum'; known: weighted"),
+        (["--method.forget.depth", "2"], "no option --method.forget.depth; of method.forget there are --method.forget"),
+        (["--method.forget.weighting", "odd"], "expected one of 'image', 'noise'; got odd"),
+        (["--method.regularise.keep", "0.3"], "say first which one: --method.regularise NAME"),
+        (["--method", "unseen", "--method.combine", "pcgrad"], "no forget term"),
+        (["--method", "reweight"], "--confidence FOLDER"),
+        (["--confidence", "demo"], "method deflect does not use --confidence; leave it out"),
+        (["--judge", "demo"], "--judge is used by --select and --seeds; leave it out"),
+        (["--method", "unseen", "--method.alpha", "0.5"], "no option --method.alpha"),
+        (["--method", "redirect", "--method.form", "inner"], "no option --method.form"),
+        (
+            ["--method", "orthogonal", "--method.form", "diagonal"],
+            "one of 'elementwise', 'inner', 'literal'",
+        ),
+        (["--method.alpha", "0"], "alpha"),
+        (["--method.alpha", "1.5"], "alpha"),
+        (["--method.every", "0"], "every"),
         (["--lr", "-1"], "lr"),
         (["--ema", "1"], "ema"),
         (["--threads", "0"], "--threads"),
@@ -432,9 +512,7 @@ def test_a_record_says_how_the_images_were_read(
     for file in pictures.rglob("*.png"):
         Image.open(file).resize((40, 40)).save(file)
     parent = tmp_path / "parent"
-    main(
-        ["train", "--data", "pictures", "--data-dir", str(tmp_path), "--image-size", "28", "--out", str(parent), *TINY]
-    )
+    main(["train", "--data", "pictures", "--data.dir", str(tmp_path), "--data.size", "28", "--out", str(parent), *TINY])
     known = load(parent).record["data"]
     assert {k: known[k] for k in known if k not in ("sha256", "images")} == {
         "name": "pictures",
@@ -448,7 +526,7 @@ def test_a_record_says_how_the_images_were_read(
     again = ["unlearn", str(parent), "--forget", "label == 1", "--out", str(tmp_path / "again"), *TINY]
     assert "say where its images are with --data" in refused(capsys, *again)
     assert "has (1, 40, 40)" in refused(capsys, *again, "--data", moved)
-    main([*again, "--data", str(moved), "--image-size", "28"])
+    main([*again, "--data", str(moved), "--data.size", "28"])
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
@@ -502,8 +580,17 @@ def test_unlearn_writes_a_model_and_its_record(model: str, unlearned: Path) -> N
 
 def test_peers_with_options_and_a_judge(model: str, judge: str, tmp_path: Path) -> None:
     rows = {
-        "salun": ["--method", "salun", "--set", "keep=0.3", "--set", "regularise.batches=1", "--set", "combine=pcgrad"],
-        "reweight": ["--method", "reweight", "--judge", judge, "--set", "power=2"],
+        "salun": [
+            "--method",
+            "salun",
+            "--method.keep",
+            "0.3",
+            "--method.regularise.batches",
+            "1",
+            "--method.combine",
+            "pcgrad",
+        ],
+        "reweight": ["--method", "reweight", "--confidence", judge, "--method.power", "2"],
     }
     for name, options in rows.items():
         main(["unlearn", model, "--forget", RULE, "--out", str(tmp_path / name), *options, *TINY])
@@ -525,15 +612,17 @@ def test_resume_of_a_finished_run_changes_nothing(
 
 
 def test_sample_writes_a_file_for_each_and_a_grid(model: str, out: Path) -> None:
-    main(["sample", model, "-n", "3", "--steps", "2", "--out", str(out), *QUICK])
+    main(["sample", model, "-n", "3", "--sampler.steps", "2", "--out", str(out), *QUICK])
     names = ["00000.png", "00001.png", "00002.png", "grid.png", "samples.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     with Image.open(out / "00002.png") as image:
         assert (image.mode, image.size) == ("L", (28, 28))
     third = (out / "00002.png").read_bytes()
-    main(["sample", model, "--n=1", "--sampler", "pc", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
+    main(
+        ["sample", model, "--n=1", "--sampler", "pc", "--sampler.steps", "2", "--out", str(out), "--overwrite", *QUICK]
+    )
     assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
-    main(["sample", model, "--n", "3", "--steps", "2", "--out", str(out), "--overwrite", *QUICK])
+    main(["sample", model, "--n", "3", "--sampler.steps", "2", "--out", str(out), "--overwrite", *QUICK])
     assert (out / "00002.png").read_bytes() == third
 
 
@@ -541,15 +630,15 @@ def test_sample_takes_every_sampler_by_name(model: str, tmp_path: Path) -> None:
     drawn = set()
     for name in SAMPLERS:
         out = tmp_path / name
-        main(["sample", model, "-n", "1", "--sampler", name, "--grid", "log-snr", "--steps", "3", "--out", str(out),
-              "--batch", "1", *QUICK])  # fmt: skip
+        main(["sample", model, "-n", "1", "--sampler", name, "--sampler.grid", "log-snr", "--sampler.steps", "3",
+              "--out", str(out), "--batch", "1", *QUICK])  # fmt: skip
         drawn.add((out / "00000.png").read_bytes())
     # On three times, and without a past, some of them coincide by definition.
     assert len(drawn) >= 7
 
 
 def test_sample_goes_on_with_resume(model: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["sample", model, "--sampler", "dpm++", "--steps", "3", "--batch", "2", *QUICK]
+    command = ["sample", model, "--sampler", "dpm++", "--sampler.steps", "3", "--batch", "2", *QUICK]
     main([*command, "-n", "5", "--out", str(tmp_path / "whole")])
     for n in ("3", "5"):
         main([*command, "-n", n, "--out", str(out), "--resume"])
@@ -560,7 +649,7 @@ def test_sample_goes_on_with_resume(model: str, tmp_path: Path, out: Path, capsy
     assert "another seed" in line
 
 
-@pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--steps", "0"), ("--batch", "0")])
+@pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--sampler.steps", "0"), ("--batch", "0")])
 def test_sample_refuses_nothing_to_do(
     option: str, value: str, model: str, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -650,12 +739,12 @@ def test_train_judge_saves_what_evaluate_reads(pictures: Path, out: Path, capsys
 def test_sample_through_each_filter(name: str, model: str, judge: str, out: Path) -> None:
     needs = {"guided": ["--forget", RULE, "--guide", judge], "contrast": ["--against", "demo"]}
     extra = needs.get(name, ["--forget", RULE])
-    command = ["sample", model, "-n", "1", "--steps", "3", "--out", str(out), "--filter", name, *extra, *QUICK]
-    main([*command, "--strength", "9"])
+    command = ["sample", model, "-n", "1", "--sampler.steps", "3", "--out", str(out), "--filter", name, *extra, *QUICK]
+    main([*command, "--filter.strength", "9"])
     strong = (out / "00000.png").read_bytes()
     with pytest.raises(SystemExit):  # another strength is another run
-        main([*command, "--strength", "3", "--resume"])
-    main(["sample", model, "-n", "1", "--steps", "3", "--out", str(out), "--overwrite", *QUICK])
+        main([*command, "--filter.strength", "3", "--resume"])
+    main(["sample", model, "-n", "1", "--sampler.steps", "3", "--out", str(out), "--overwrite", *QUICK])
     plain = (out / "00000.png").read_bytes()
     if name != "repel":  # an untrained model is too far from every image
         assert plain != strong
@@ -677,8 +766,8 @@ def test_evaluate_measures_a_model_with_and_without_its_filter(model: str, judge
         (["--filter", "guided"], "--forget RULE"),
         (["--filter", "contrast"], "--against MODEL"),
         (["--filter", "repel", "--forget", RULE, "--guide", "demo"], "--guide is for --filter guided"),
-        (["--strength", "2"], "--strength is for --filter repel or safe or guided or contrast; got no filter"),
-        (["--filter", "safe", "--forget", RULE, "--strength", "0"], "strength"),
+        (["--filter.strength", "2"], "no option --filter.strength; say first which one: --filter NAME"),
+        (["--filter", "safe", "--forget", RULE, "--filter.strength", "0"], "strength"),
         (["--filter", "safe", "--forget", "label == 11"], "selects none"),
         (["--filter", "guided", "--forget", RULE, "--guide", "nowhere"], "nowhere"),
     ],

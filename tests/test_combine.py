@@ -111,10 +111,10 @@ def test_which_losses_are_differentiated(name: str) -> None:
     assert [k for k in range(7) if combine.due(k)] == [0, 3, 6]
     retain, forget = torch.tensor(2.0), torch.tensor(-3.0)
     both = [v.item() for v in combine.parts(retain, forget)]
-    expected = {"weighted": [0.99 * 2 - 0.01 * 3], "turns": [-3.0]}.get(name, [2.0, -3.0])
+    expected = {"weighted": [0.7 * 2 - 0.3 * 3], "turns": [-3.0]}.get(name, [2.0, -3.0])
     assert both == pytest.approx(expected)
     (alone,) = combine.parts(retain, None)
-    assert alone.item() == pytest.approx(1.98 if name == "weighted" else 2.0)
+    assert alone.item() == pytest.approx(1.4 if name == "weighted" else 2.0)
     assert combine.direction([vector(1)], unused)[0].equal(vector(1))
 
 

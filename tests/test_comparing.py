@@ -16,7 +16,7 @@ TINY = ["--steps", "4", "--batch", "4", "--seed", "1", "--threads", "1", "--devi
 WATCH = ["--select", "--select-every", "2", "--select-n", "4", "--select-images", "2", "--select-share", "0.2",
          "--select-junk", "1", "--select-nll", "300", "--select-stop", "300"]  # fmt: skip
 LOOK = ["-n", "4", "--nll-images", "2"]
-QUICK = [*LOOK, "--sampling-steps", "2", "--nll-steps", "4", "--nll-check", "1"]
+QUICK = [*LOOK, "--sampler.steps", "2", "--nll-steps", "4", "--nll-check", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,8 @@ def test_several_seeds_are_audited_and_averaged(
 
 def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s"
-    chosen = ["--methods", "standard,unseen,reweight", "--grid", "redirect:alpha=0.4", "--seeds", "1", *QUICK]
+    chosen = ["--method", "standard", "--method", "unseen", "--method", "reweight", "--seeds", "1", *QUICK]
+    chosen += ["--method", "redirect", "--method.alpha", "[0.4]"]
     main(words("sweep", files, out, *chosen))
     _, first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("4 runs on 1 process, about ") and f"look at {out / 'report.html'}" in rest[-1]
@@ -84,15 +85,30 @@ def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.Ca
         ("unlearn", ["-n", "5"], "belong to --seeds"),
         ("unlearn", ["--seeds", "2", "--workers", "0"], "workers must be 1"),
         ("unlearn", ["--select", "--select-share", "2"], "select_share"),
-        ("sweep", ["--methods", "exorcise"], "no method 'exorcise'"),
-        ("sweep", ["--methods", "standard"], "nothing to compare"),
-        ("sweep", ["--grid", "redirect:depth=1"], "takes no --depth"),
-        ("sweep", ["--grid", "redirect:alpha=big"], "alpha of method redirect is a float; got 'big'"),
-        ("sweep", ["--grid", "redirect:every=1.5"], "every of method redirect is a int"),
+        ("unlearn", [], "--judge is used by --select and --seeds; leave it out"),
+        ("sweep", ["--method.alpha", "1"], "say first of which: --method NAME"),
+        ("sweep", ["--method", "redirect", "--method.combine", "sum"], "no combine 'sum'; known: weighted"),
+        ("sweep", ["--method", "exorcise"], "no method 'exorcise'"),
+        ("sweep", ["--method", "standard"], "nothing to compare"),
+        (
+            "sweep",
+            ["--method", "redirect", "--method.depth", "1"],
+            "no option --method.depth; of method there are --method.al",
+        ),
+        (
+            "sweep",
+            ["--method", "redirect", "--method.alpha", "[0.4, big]"],
+            "--method.alpha: expected a number; got [0.4, 'big']",
+        ),
+        (
+            "sweep",
+            ["--method", "redirect", "--method.every", "1.5"],
+            "--method.every: expected a whole number or a list; got 1.5",
+        ),
         ("sweep", ["--seeds", "0"], "seeds must be 1"),
         ("sweep", ["--workers", "0"], "workers must be 1"),
         ("sweep", ["--forget", "label == 7"], "selects none"),
-        ("sweep", ["--confidence", "nowhere", "--methods", "reweight"], "nowhere"),
+        ("sweep", ["--confidence", "nowhere", "--method", "reweight"], "nowhere"),
     ],
 )
 def test_refused_in_one_line_before_any_work(
@@ -111,4 +127,4 @@ def test_a_method_that_weighs_needs_its_judge_for_several_seeds(
     given = ["--data", str(files / "data"), "--forget", RULE, "--out", str(tmp_path / "out"), "--method", "reweight"]
     with pytest.raises(SystemExit):
         main(["unlearn", str(files / "model"), *given, "--seeds", "2", *TINY])
-    assert "give one: --judge" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "name the judge: --confidence" in capsys.readouterr().err and not (tmp_path / "out").exists()

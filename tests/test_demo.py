@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from msgm.choice import Choice
 from msgm.errors import UserError
 from msgm.experiments.core import jobs
 from msgm.experiments.core.evaluate import EvaluateSettings
@@ -12,7 +13,7 @@ from msgm.experiments.demo.main import demo, models
 from msgm.training.settings import UnlearnSettings
 
 SHORT = UnlearnSettings(steps=1, batch=2, warmup=1, save_every=1)
-LOOK = EvaluateSettings(n=4, sampling_steps=2, nll_images=0)
+LOOK = EvaluateSettings(n=4, sampler=Choice.of("dpm++", steps=2), nll_images=0)
 
 
 def test_the_demo_is_resumed_with_its_own_settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +34,11 @@ def test_the_demo_is_resumed_with_its_own_settings_only(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"settings.steps was 1 and is 2"):
         demo(out, **{**options, "unlearning": UnlearnSettings(steps=2, batch=2, warmup=1, save_every=1)}, resume=True)
     with pytest.raises(UserError, match=r"evaluation.n was 4 and is 5"):
-        demo(out, **{**options, "evaluation": EvaluateSettings(n=5, sampling_steps=2, nll_images=0)}, resume=True)
+        demo(
+            out,
+            **{**options, "evaluation": EvaluateSettings(n=5, sampler=Choice.of("dpm++", steps=2), nll_images=0)},
+            resume=True,
+        )
     with pytest.raises(UserError, match="already exists"):
         demo(out, **options)
     before = (out / "models/unseen/row.json").stat().st_mtime_ns

@@ -114,7 +114,7 @@ def test_the_law_of_the_unknown_is_that_of_the_algorithm(name: str, resample: in
     sampler = EulerMaruyama(correlated(sde), steps=6)
     images = torch.tensor([[KNOWN, 7.0]], dtype=torch.float64).expand(n, 2)
     x = inpaint(sampler, images, HALF, resample=resample, jump=jump, seed=1, batch=n)[:, 1]
-    mean, std = exact_law(sde, sampler.grid(), walk)
+    mean, std = exact_law(sde, sampler.times(), walk)
     assert abs(x.mean() - mean) < 4 * std / math.sqrt(n)
     assert abs(x.std() / std - 1) < 4 / math.sqrt(2 * n)
 
@@ -127,7 +127,7 @@ def test_resampling_brings_that_law_to_the_conditional_one(name: str) -> None:
         walk = [0]
         for place in range(steps - 1):
             walk += [place + 1, *([place, place + 1] * (resample - 1))]
-        m, s = exact_law(sde, EulerMaruyama(correlated(sde), steps=steps).grid(), walk)
+        m, s = exact_law(sde, EulerMaruyama(correlated(sde), steps=steps).times(), walk)
         found[resample] = (m - marginal) / (mean - marginal), s / std
     assert found[1] == pytest.approx((0.63, 1.18), abs=0.015)
     assert found[10] == pytest.approx((0.96, 0.98), abs=0.02)

@@ -12,7 +12,7 @@ from msgm.cli.main import main
 from msgm.data import Source
 from msgm.data.decode import Decoder
 
-INPAINT = ["inpaint", "demo", "--mask", "upper-half", "--sampler", "heun", "--steps", "3", "--threads", "1"]
+INPAINT = ["inpaint", "demo", "--mask", "upper-half", "--sampler", "heun", "--sampler.steps", "3", "--threads", "1"]
 RECONSTRUCT = ["reconstruct", "demo", "--steps", "3", "--threads", "1"]
 
 
@@ -37,7 +37,14 @@ def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys:
     assert torch.equal(after[:, :, 14:], before[:, :, 14:])
     assert not torch.equal(after[:, :, :14], before[:, :, :14])
     results = json.loads((out / "results.json").read_text())
-    assert results["settings"] == {"mask": "upper-half", "sampler": "heun", "steps": 3, "resample": 2, "jump": 1}
+    assert results["settings"] == {
+        "mask": "upper-half",
+        "sampler": "heun",
+        "steps": 3,
+        "grid": "edm",
+        "resample": 2,
+        "jump": 1,
+    }
     assert results["command"].startswith("msgm inpaint demo --mask upper-half")
     assert len(results["model"]["weights_sha256"]) == 64
     assert results["judge"] == "demo"
@@ -105,7 +112,7 @@ def test_images_of_ones_own(tmp_path: Path, out: Path) -> None:
         (["-n", "0"], "--n must be"),
         (["--resample", "0"], "resample"),
         (["--jump", "0"], "jump"),
-        (["--steps", "1"], "steps"),
+        (["--sampler.steps", "1"], "steps"),
         (["--sampler", "magic"], "magic"),
         (["--images", "nowhere"], "nowhere"),
         (["--images", "x", "--data", "demo"], "--images and --data"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import tiny_data, tiny_judge, tiny_model
 
+from msgm.choice import Choice
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
@@ -138,7 +139,7 @@ def test_classes_of_one_name_and_one_called_junk_are_counted_apart() -> None:
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
-    look = EvaluateSettings(n=4, sampling_steps=2, nll_images=2, nll_steps=4, nll_check=1)
+    look = EvaluateSettings(n=4, sampler=Choice.of("dpm++", steps=2), nll_images=2, nll_steps=4, nll_check=1)
     options = dict(
         name="m", method="standard", judge=tiny_judge(), request=REQUEST, test=tiny_data(20, seed=1), settings=look,
         progress=False,

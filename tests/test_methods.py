@@ -14,7 +14,7 @@ from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Adaptive, Weighted
-from msgm.forgetting.methods import DEFAULT, METHODS
+from msgm.forgetting.methods import DEFAULT, METHODS, PARTS
 from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect, UniformTarget
 from msgm.formats import load
 from msgm.formats.tensors import weights_sha256
@@ -59,6 +59,18 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
                 else "redirect"
             )
         assert recipe(**{key: options[key]}).to_dict() != record, key
+
+
+@pytest.mark.parametrize(
+    ("recipe", "role", "name"),
+    [("deflect", "forget", "deflect"), ("deflect", "combine", "weighted"), ("redirect", "forget", "redirect"),
+     ("redirect", "combine", "weighted"), ("esd", "forget", "expert"), ("obtuse", "forget", "obtuse"),
+     ("orthogonal", "forget", "orthogonal"), ("erasediff", "combine", "adaptive"), ("siss", "combine", "norm-fixed"),
+     ("neggrad", "forget", "ascent"), ("salun", "regularise", "saliency"), ("sfron", "regularise", "fisher-ratio"),
+     ("selective-amnesia", "regularise", "elastic"), ("vdu", "regularise", "posterior")],
+)  # fmt: skip
+def test_a_part_by_name_has_the_defaults_of_the_recipe_that_is_made_of_it(recipe: str, role: str, name: str) -> None:
+    assert PARTS[role][name]() == getattr(METHODS[recipe](), role)
 
 
 def test_what_each_recipe_needs_is_said() -> None:
@@ -249,10 +261,19 @@ def test_literal_ascent_ends_with_the_guards_message_and_good_weights(tmp_path) 
 
 
 @pytest.mark.parametrize("form", ["inner", "literal", "released_sign", "windowed"])
-def test_other_forms_train(form: str) -> None:
-    recipe = methods.orthogonal if form == "inner" else methods.obtuse
-    settings = UnlearnSettings(steps=3, batch=8)
-    unlearn(tiny_model(), tiny_split(), method=recipe(form=form), settings=settings, run=quiet())  # type: ignore[operator]
+def test_each_form_trains_in_its_own_way(form: str) -> None:
+    """From one start, with the same images, times and noise, only the term can tell two runs apart."""
+
+    def run(**options: str) -> ScoreModel:
+        settings = UnlearnSettings(steps=3, batch=8)
+        method = (methods.orthogonal if form == "inner" else methods.obtuse)(**options)  # type: ignore[operator]
+        return unlearn(tiny_model(), tiny_split(), method=method, settings=settings, run=quiet())
+
+    child, other = run(form=form), run(form="elementwise" if form == "inner" else "literal")
+    assert child.record["method"]["forget"]["form"] == form
+    assert all(bool(torch.isfinite(p).all()) for p in child.parameters())
+    same = weights_sha256(child.network) == weights_sha256(other.network)
+    assert same == (form == "literal")
 
 
 def test_what_a_recipe_needs_to_know() -> None:

@@ -186,7 +186,7 @@ def test_every_fourth_step_is_a_quarter_of_the_weight() -> None:
 
 
 def test_optima_that_are_not_known_are_refused() -> None:
-    apart = replace(methods.orthogonal(), combine=Weighted(separate=True))
+    apart = replace(methods.orthogonal(), combine=Weighted(alpha=0.99, every=4, separate=True))
     for method in (methods.standard(), methods.redirect(), apart):
         with pytest.raises(UserError, match=method.name):
             optimum(method, RETAIN, FORGET, VESDE())

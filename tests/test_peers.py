@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracle import RETAIN, SDES
 from test_regularise import Shift, start
-from test_terms import EACH_POINT, EACH_SDE, FORGET, AtPoint, batch, brute_target, close, normal
+from test_terms import EACH_POINT, EACH_SDE, FORGET, PLAIN, AtPoint, batch, brute_target, close, normal
 from tiny import PLANE, plane_model, quiet
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def test_minimisers_are_the_closed_forms(sde: SDE, point: tuple[float, ...]) -> 
         close(at.minimiser(Ascent(), alpha), (g * m_g - f * m_f) / (g - f))
     w = 1 / (1 + (at.sigma / at.alpha / 0.7) ** 4)
     close(at.minimiser(Negated(window=0.7), alpha), (g * m_g - w * f * m_f) / (g + w * f))
-    known = Redirect(denoiser=lambda y, r: RETAIN.as_model(sde).denoise(at.alpha * y, at.t), weighting="noise")
+    known = PLAIN(denoiser=lambda y, r: RETAIN.as_model(sde).denoise(at.alpha * y, at.t), weighting="noise")
     close(at.minimiser(known, alpha), m_g)
     close(at.minimiser(replace(known, contrast=0.4), alpha), m_g + 0.4 * f / (f + g) * (m_g - m_f))
     # Away from what a model of both sets says: it knows the odds of the point.
@@ -81,7 +81,7 @@ def test_ascent_written_out() -> None:
 def test_deflect_keeps_the_model_as_it_was_and_asks_nothing_at_contrast_0() -> None:
     theta = torch.tensor([2.0, -1.0])
     model = ScoreModel(Shift(theta.clone()), VESDE(), shape=(2,), precondition=Noise())
-    term = Deflect(contrast=0.0).prepare(start(model))
+    term = Deflect(contrast=0.0, high=1e6).prepare(start(model))
     given = start(model).noised(model, PLANE.forget.rows(), 4)
     assert term(given).item() == 0
     with torch.no_grad():
@@ -107,6 +107,7 @@ def test_every_term_has_the_same_windows(name: str) -> None:
         term = Deflected(before=ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), precondition=Noise()))
     else:
         term = PARTS["forget"][name](window=None) if name != "obtuse" else PARTS["forget"][name](window=1e9)
+    term = replace(term, low=0.0, high=1e6)
     sde, ratio = VESDE(), torch.tensor([0.05, 0.5, 5.0, 40.0], dtype=torch.float64)
     t, eps, noise = sde.time(ratio.log()), normal(4, 2), normal(4, 2, seed=1)
     given = batch(sde, sde.marginal(normal(4, 2, seed=2), t, eps), t, eps, noise)
@@ -215,22 +216,22 @@ def redirected(term: Redirect, seed: int = 0, n: int = 40) -> tuple[Noised, Tens
 
 
 def test_neighbours_are_the_largest_weights() -> None:
-    given, retained, found = redirected(Redirect(neighbours=5))
+    given, retained, found = redirected(PLAIN(neighbours=5))
     for x, r, row in zip(given.x, given.ratio, found, strict=True):
         square = (x - retained).square().sum(1)
         near = square.argsort()[:5]
         weight = torch.softmax(-square[near] / (2 * r**2), 0)
         torch.testing.assert_close(row, weight @ retained[near])
     exact = exact_denoiser(given.x, given.ratio, retained)
-    for term in (Redirect(), Redirect(neighbours=40), Redirect(subset=40), Redirect(neighbours=1000, subset=1000)):
+    for term in (PLAIN(), PLAIN(neighbours=40), PLAIN(subset=40), PLAIN(neighbours=1000, subset=1000)):
         torch.testing.assert_close(redirected(term)[2], exact)
 
 
 def test_neighbours_of_the_image_do_not_depend_on_its_noise() -> None:
     """ReTrack: the nearest to the clean forget image, weighted by how well they explain the noised point."""
-    given, retained, found = redirected(Redirect(neighbours=3, near="image"))
+    given, retained, found = redirected(PLAIN(neighbours=3, near="image"))
     images = normal(6, 3, seed=1)
-    others = redirected(Redirect(neighbours=3))[2]
+    others = redirected(PLAIN(neighbours=3))[2]
     for x0, x, r, row in zip(images, given.x, given.ratio, found, strict=True):
         near = (x0 - retained).square().sum(1).argsort()[:3]
         weight = torch.softmax(-(x - retained[near]).square().sum(1) / (2 * r**2), 0)
@@ -239,7 +240,7 @@ def test_neighbours_of_the_image_do_not_depend_on_its_noise() -> None:
 
 
 def test_a_subset_is_drawn_anew_from_the_generator() -> None:
-    term = Redirect(subset=4)
+    term = PLAIN(subset=4)
     first, again, other = redirected(term)[2], redirected(term)[2], redirected(term, seed=1)[2]
     assert torch.equal(first, again) and not torch.equal(first, other)
     given, retained, _ = redirected(term)
@@ -248,11 +249,11 @@ def test_a_subset_is_drawn_anew_from_the_generator() -> None:
 
 
 def test_retrack_is_the_error_of_the_noise() -> None:
-    given, retained, _ = redirected(Redirect())
+    given, retained, _ = redirected(PLAIN())
     given = replace(given, predicted=normal(6, 3, seed=5))
     expected = (given.predicted - brute_target(given, retained)).square().mean()
-    close(Redirect(weighting="noise")(replace(given, retained=retained)), expected)
-    assert methods.retrack().forget == Redirect(weighting="noise", neighbours=10, near="image")
+    close(PLAIN(weighting="noise")(replace(given, retained=retained)), expected)
+    assert methods.retrack().forget == PLAIN(weighting="noise", neighbours=10, near="image")
     assert methods.retrack().combine == Weighted(alpha=0.98, every=1)
     with pytest.raises(UserError, match="contrast must be 0 or more"):
         Redirect(contrast=-0.1)
@@ -276,7 +277,7 @@ def test_the_experts_target_is_away_from_what_it_learned() -> None:
 
 
 def test_the_uniform_target_still_counts_each_image_alike() -> None:
-    given = replace(redirected(Redirect())[0], generator=torch.Generator().manual_seed(1))
+    given = replace(redirected(PLAIN())[0], generator=torch.Generator().manual_seed(1))
     u = torch.rand(given.predicted.shape, generator=torch.Generator().manual_seed(1)).to(given.predicted)
     close(UniformTarget()(given), (given.predicted - u).square().mean())
 

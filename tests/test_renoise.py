@@ -45,7 +45,7 @@ def test_the_share_that_comes_back_is_the_posteriors() -> None:
     def nearest(x: Tensor) -> Tensor:
         return torch.cdist(x, TOY.means).argmin(1)
 
-    sampler = Ancestral(TOY.as_model(sde), steps=60, spacing="log-snr")
+    sampler = Ancestral(TOY.as_model(sde), steps=60, grid="log-snr")
     found = given_back(sampler, images, labels, SimpleNamespace(predict=nearest, space=Space()), levels=(0.05, level))  # type: ignore[arg-type]
     # The same by hand: noise, a component by its posterior, its Gaussian.
     hits, rounds = 0.0, 20

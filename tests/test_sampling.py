@@ -111,14 +111,14 @@ def test_names_build_samplers() -> None:
     for name in SAMPLERS:
         own, given = build(name, model), build(name, model, steps=7, grid="log-snr")
         assert own.steps >= 2
-        assert (type(given), given.steps, given.spacing) == (type(own), 7, "log-snr")
+        assert (type(given), given.steps, given.grid) == (type(own), 7, "log-snr")
     assert build("ddpm", model).steps == 1000
 
 
 @EACH_SDE
 @pytest.mark.parametrize("grid", GRIDS)
 def test_grids_run_from_one_to_t_min(sde: SDE, grid: Grid) -> None:
-    times = Heun(gaussian_model(sde, (2,)), steps=9, spacing=grid).grid()
+    times = Heun(gaussian_model(sde, (2,)), steps=9, grid=grid).times()
     assert (len(times), times.dtype, float(times[0]), float(times[-1])) == (9, torch.float64, 1.0, sde.t_min)
     assert bool((times.diff() < 0).all())
     # What is uniform is named by the grid; EDM's is Karras et al. 2022, Eq. 5.
@@ -130,9 +130,9 @@ def test_grids_run_from_one_to_t_min(sde: SDE, grid: Grid) -> None:
 
 def test_the_discrete_grid_visits_the_steps_of_ddpm_once() -> None:
     model = gaussian_model(DDPM(steps=20), (2,))
-    assert torch.equal((19 * DDIM(model, steps=500).grid()).round(), torch.arange(19, -1, -1, dtype=torch.float64))
+    assert torch.equal((19 * DDIM(model, steps=500).times()).round(), torch.arange(19, -1, -1, dtype=torch.float64))
     assert DDIM(model, steps=500).nfe == 20
-    few = 19 * DDIM(model, steps=7).grid()
+    few = 19 * DDIM(model, steps=7).times()
     torch.testing.assert_close(few, few.round(), rtol=0, atol=1e-9)
 
 
@@ -149,7 +149,7 @@ def test_a_new_sampler_is_one_step() -> None:
             return sde.alpha(s) * (x / sde.alpha(t) + (last - first) * slope)
 
     model = gaussian_model(VESDE(), (2,), MEAN, STD)
-    midpoint = Midpoint(model, steps=300, spacing="edm")
+    midpoint = Midpoint(model, steps=300, grid="edm")
     assert midpoint.nfe == 599
     torch.testing.assert_close(midpoint.sample(2), Heun(model, steps=300).sample(2), rtol=0, atol=1e-3)
 
@@ -159,7 +159,7 @@ def test_heun_also_encodes() -> None:
     sampler = Heun(gaussian_model(sde, (2,), MEAN, STD), steps=300)
     clean = torch.tensor([[0.9, -0.3]], dtype=torch.float64)
     x, generator = clean, Streams(0, range(1))
-    up = sampler.grid().flip(0)
+    up = sampler.times().flip(0)
     for times in (up, up.flip(0)):
         for t, s in pairwise(times):
             x = sampler.step(x, t, s, generator)
@@ -196,7 +196,7 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(UserError, match="batch"):
         Heun(model).sample(3, batch=0)
     with pytest.raises(UserError, match=r"no grid 'square'; known: uniform"):
-        Heun(model, spacing="square")  # type: ignore[arg-type]
+        Heun(model, grid="square")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no sampler 'magic'; known: heun"):
         build("magic", model)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="eta"):

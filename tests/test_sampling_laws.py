@@ -52,7 +52,7 @@ class Impulses(Streams):
 
 def law(sampler: Sampler) -> tuple[float, float]:
     """The exact mean and standard deviation of one pixel of the sampler's images of a Gaussian."""
-    grid, noise = sampler.grid(), Impulses()
+    grid, noise = sampler.times(), Impulses()
     x = torch.zeros(2 * len(grid) + 2, 1, dtype=torch.float64)
     x[1] = 1
     with evaluating(sampler.model):
@@ -210,7 +210,7 @@ def test_images_of_rk45_take_their_own_steps() -> None:
 def test_what_the_papers_say_is_the_same(sde: SDE) -> None:
     model = TOY.as_model(sde)
     one, half = (DDIM(model, eta=eta).sample(4, seed=2, batch=4) for eta in (1.0, 0.5))
-    torch.testing.assert_close(one, Ancestral(model, steps=50, spacing="discrete").sample(4, seed=2, batch=4))
+    torch.testing.assert_close(one, Ancestral(model, steps=50, grid="discrete").sample(4, seed=2, batch=4))
     assert not torch.allclose(one, half)
     # DDIM without noise is Euler in (y, r), and the first step of both forms of DPM-Solver++ (nothing to extrapolate).
     t, s = scalar(0.8), scalar(0.6)

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from tiny import sampled_only, tiny_files
 
+from msgm.choice import Choice
 from msgm.data import ForgetRequest, Source
 from msgm.errors import UserError
 from msgm.experiments.core import jobs, selection
@@ -25,7 +26,15 @@ from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.experiments.core.jobs import Job, Task, inputs
 from msgm.experiments.core.pieces import ROW
 from msgm.experiments.core.selection import SelectSettings
-from msgm.experiments.sweep.main import SweepEvaluation, SweepSettings, Variant, equal_batch, repeat, sweep, variants
+from msgm.experiments.sweep.main import (
+    SweepEvaluation,
+    SweepSettings,
+    equal_batch,
+    folder_of,
+    repeat,
+    sweep,
+    variants,
+)
 from msgm.forgetting import methods
 from msgm.forgetting.methods import DEFAULT, METHODS, Method
 from msgm.forgetting.terms import Obtuse
@@ -38,7 +47,7 @@ from msgm.training.settings import UnlearnSettings
 
 ROOT = Path(__file__).parents[1]
 SHORT = UnlearnSettings(steps=4, batch=4, warmup=2, save_every=1, seed=3)
-LOOK = EvaluateSettings(n=4, sampling_steps=2, nll_images=2, nll_steps=4, nll_check=1, seed=3)
+LOOK = EvaluateSettings(n=4, sampler=Choice.of("dpm++", steps=2), nll_images=2, nll_steps=4, nll_check=1, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -55,41 +64,26 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
 # ------------------------------------------------------------------------------------------------ what is compared
 
 
-def test_methods_and_grids_are_read() -> None:
+def test_lists_are_values_to_try() -> None:
     # The model that all start from stands for the method that forgets nothing.
-    assert [v.method for v in variants("all")] == [name for name in METHODS if name != "standard"]
-    both = variants(" unseen, redirect ", "redirect:alpha=0.4,0.5,every=1,2; orthogonal: alpha=.7 ,form=inner")
-    assert [v.name for v in both] == [
+    assert [v.name for v in variants([])] == [name for name in METHODS if name != "standard"]
+    asked = [
+        Choice("unseen"), Choice.of("redirect", alpha=[0.4, 0.5], every=[1, 2]), Choice.of("redirect", low=0.1),
+        Choice.of("orthogonal", alpha=0.7, form="inner"), Choice("standard"), Choice("unseen"),
+    ]  # fmt: skip
+    both = variants(asked)
+    assert [str(v) for v in both] == [
         "unseen",
         "redirect alpha=0.4 every=1",
         "redirect alpha=0.4 every=2",
         "redirect alpha=0.5 every=1",
         "redirect alpha=0.5 every=2",
+        "redirect low=0.1",
         "orthogonal alpha=0.7 form=inner",
     ]
-    assert both[1].options == (("alpha", 0.4), ("every", 1)) and isinstance(dict(both[1].options)["every"], int)
-    assert both[1].folder == "redirect_alpha=0.4_every=1"
-    assert [v.name for v in variants("unseen,unseen")] == ["unseen"]
-    assert [v.name for v in variants("", "redirect:low=1e-3")] == ["redirect low=0.001"]
-    assert [v.options for v in variants("", "redirect:combine.alpha=0.4,combine=pcgrad")] == [
-        (("combine.alpha", 0.4), ("combine", "pcgrad"))
-    ]
-
-
-@pytest.mark.parametrize(
-    ("methods", "grid", "said"),
-    [
-        ("exorcise", "", "known: standard"),
-        ("unseen", "exorcise:alpha=1", "known: standard"),
-        ("standard", "", "nothing to compare"),
-        ("unseen", "redirect", "gives no values"),
-        ("unseen", "redirect:0.4", "cannot be read"),
-        ("unseen", "redirect:alpha=", "gives no values"),
-    ],
-)
-def test_a_grid_that_makes_no_sense(methods: str, grid: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        variants(methods, grid)
+    assert both[1].options == (("alpha", 0.4), ("every", 1)) and folder_of(both[1]) == "redirect_alpha=0.4_every=1"
+    with pytest.raises(UserError, match="nothing to compare"):
+        variants([Choice("standard")])
 
 
 @pytest.mark.parametrize("steps", [100, 101])
@@ -105,13 +99,13 @@ def test_every_method_sees_as_many_images(steps: int) -> None:
 # ----------------------------------------------------------------------------------------------------------- a sweep
 
 
-def chosen() -> dict[Variant, Method]:
+def chosen() -> dict[Choice, Method]:
     bomb = replace(methods.obtuse(alpha=0.05, every=1), forget=Literal())
     return {
-        Variant(method="unseen"): methods.unseen(),
-        Variant(method="reweight"): methods.reweight(),
-        Variant(method="redirect", options=(("alpha", 0.4),)): methods.redirect(alpha=0.4),
-        Variant(method="obtuse", options=(("form", "literal"),)): bomb,
+        Choice("unseen"): methods.unseen(),
+        Choice("reweight"): methods.reweight(),
+        Choice.of("redirect", alpha=0.4): methods.redirect(alpha=0.4),
+        Choice.of("obtuse", form="literal"): bomb,
     }
 
 
@@ -198,7 +192,7 @@ def test_resume_reads_what_is_there_and_adds_to_it(
     task: Task, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "s"
-    first = {key: method for key, method in chosen().items() if key.method == "redirect"}
+    first = {key: method for key, method in chosen().items() if key.name == "redirect"}
     swept(task, out, methods=first, seeds=1)
     stamp = (out / "runs" / "redirect_alpha=0.4" / "seed-3" / ROW).stat().st_mtime_ns
     swept(task, out, resume=True)  # more methods, more seeds
@@ -207,7 +201,7 @@ def test_resume_reads_what_is_there_and_adds_to_it(
     said: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "perform", lambda *_: pytest.fail("nothing is left to do"))
-        few = {key: method for key, method in chosen().items() if key.method != "reweight"}
+        few = {key: method for key, method in chosen().items() if key.name != "reweight"}
         swept(task, out, methods=few, resume=True, say=said.append)
     assert said == ["nothing is left to run"]
     # With a judge for it, what was refused is made; the rest stays.
@@ -266,7 +260,7 @@ def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: P
 
 
 def test_a_method_that_refuses_is_a_row(task: Task, tmp_path: Path) -> None:
-    refusing = {Variant(method="siss"): replace(methods.obtuse(every=1), name="siss", forget=Refusing())}
+    refusing = {Choice("siss"): replace(methods.obtuse(every=1), name="siss", forget=Refusing())}
     results = swept(task, tmp_path / "s", methods=refusing, seeds=1)
     assert results.rows[1].said == "refused: needs pairs (1 of 1 seeds)"
 
@@ -314,8 +308,8 @@ def test_all_methods_and_seeds_fit_the_time_on_two_cores() -> None:
     """By the rates measured on one thread of a small machine: 110 images a second in training, 330 in evaluation."""
     model, settings, audit = load("demo"), SweepSettings(), SweepEvaluation()
     seconds = evaluated(audit, model) / 330
-    for variant in variants("all"):
-        method = METHODS[variant.method]()
+    for variant in variants([]):
+        method = METHODS[variant.name]()
         job = Job(
             name="a", out=Path("unused"), method=method,
             task=Task(

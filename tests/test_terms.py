@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,9 @@ from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Red
 from msgm.model.precondition import PRECONDITIONS
 from msgm.model.score import ScoreModel
 from msgm.process.sde import SDE, VESDE, expand
+
+PLAIN = partial(Redirect, low=0.0, contrast=0.0)
+"""At the exact score of the retained images and no further, at every noise level."""
 
 FORGET = GaussianMixture([1.0], [[0.0, 0.0]])
 """What `RETAIN` leaves of the toy."""
@@ -174,7 +178,7 @@ def test_processes_have_the_same_losses_for_the_same_prediction(weighting: str) 
     for name, sde in SDES.items():
         t = sde.time(log_ratio)
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
-        terms = (Orthogonal(), Orthogonal(form="inner"), Obtuse(form="literal"), Redirect(), Redirect(low=0.3, high=2))
+        terms = (Orthogonal(), Orthogonal(form="inner"), Obtuse(form="literal"), PLAIN(), PLAIN(low=0.3, high=2))
         found[name] = torch.stack(
             [Denoising(weighting=weighting)(given), *(term(replace(given, retained=retained)) for term in terms)]
         )  # type: ignore[arg-type]
@@ -254,9 +258,9 @@ def test_redirects_target_is_the_exact_denoisers_noise(sde: SDE) -> None:
     t = sde.time(torch.linspace(-2.5, 2.5, 6, dtype=torch.float64))
     x = sde.marginal(x0, t, eps)
     target = brute_target(batch(sde, x, t, eps, eps), retained)
-    assert float(Redirect()(replace(batch(sde, x, t, eps, target), retained=retained))) < 1e-16
+    assert float(PLAIN()(replace(batch(sde, x, t, eps, target), retained=retained))) < 1e-16
     noise = normal(6, 1, 2, 2, seed=3).requires_grad_()
-    loss = Redirect()(replace(batch(sde, x, t, eps, noise), retained=retained))
+    loss = PLAIN()(replace(batch(sde, x, t, eps, noise), retained=retained))
     given = batch(sde, x, t, eps, noise)
     ratio = given.ratio.view(-1, 1, 1, 1)
     denoised, exact = (
@@ -276,7 +280,7 @@ def test_redirects_target_is_the_minimiser_of_retraining_on_points() -> None:
     eps = normal(5, 3, seed=2)
     x = sde.marginal(normal(5, 3, seed=1), t, eps)
     exact = GaussianMixture(torch.ones(9), retained, 1e-7).noise(x, sde, t)
-    assert float(Redirect()(replace(batch(sde, x, t, eps, exact), retained=retained))) < 1e-12
+    assert float(PLAIN()(replace(batch(sde, x, t, eps, exact), retained=retained))) < 1e-12
 
 
 def test_redirect_keeps_only_its_noise_levels() -> None:
@@ -288,12 +292,12 @@ def test_redirect_keeps_only_its_noise_levels() -> None:
     def value(term: Redirect, rows: slice = slice(None)) -> float:
         return float(term(replace(batch(sde, x[rows], t[rows], eps[rows], noise[rows]), retained=retained)))
 
-    each = [value(Redirect(), slice(i, i + 1)) for i in range(4)]
+    each = [value(PLAIN(), slice(i, i + 1)) for i in range(4)]
     assert min(each) > 0
     # What is outside counts as nothing, the mean is still over the batch.
-    assert value(Redirect(low=0.1, high=10)) == pytest.approx((each[1] + each[2]) / 4, rel=1e-12)
-    assert value(Redirect(low=1)) == pytest.approx((each[2] + each[3]) / 4, rel=1e-12)
-    assert value(Redirect(high=0.1)) == pytest.approx(each[0] / 4, rel=1e-12)
+    assert value(PLAIN(low=0.1, high=10)) == pytest.approx((each[1] + each[2]) / 4, rel=1e-12)
+    assert value(PLAIN(low=1)) == pytest.approx((each[2] + each[3]) / 4, rel=1e-12)
+    assert value(PLAIN(high=0.1)) == pytest.approx(each[0] / 4, rel=1e-12)
 
 
 def test_redirect_agrees_with_the_retain_loss_at_high_noise() -> None:
@@ -307,7 +311,7 @@ def test_redirect_agrees_with_the_retain_loss_at_high_noise() -> None:
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
         error = (noise - eps).flatten(1).square().mean(1)
         retain = (error * (given.ratio / given.model.sigma_data).square()).mean()
-        gaps.append(abs(float(Redirect()(replace(given, retained=retained)) / retain) - 1))
+        gaps.append(abs(float(PLAIN()(replace(given, retained=retained)) / retain) - 1))
     assert gaps[2] < 0.01 and gaps[2] < gaps[0]
 
 
@@ -321,7 +325,7 @@ def test_redirect_is_bounded_where_its_target_is_not() -> None:
     assert brute_target(given, retained).abs().max() > 100
     # The zero prediction denoises x to itself; every D* is a mean of retained images.
     farthest = max(float((x - image).flatten(1).square().mean(1).max()) for image in retained)
-    assert float(Redirect()(replace(given, retained=retained))) <= farthest / given.model.sigma_data**2
+    assert float(PLAIN()(replace(given, retained=retained))) <= farthest / given.model.sigma_data**2
 
 
 def test_terms_read_a_model_in_double_precision_and_single() -> None:
@@ -332,7 +336,7 @@ def test_terms_read_a_model_in_double_precision_and_single() -> None:
     eps, clean = normal(16, 1, 2, 2), 0.3 * normal(16, 1, 2, 2, seed=1)
     x, retained = sde.marginal(clean, t, eps), 0.3 * normal(12, 1, 2, 2, seed=2)
     noise = model.noise(x, t)
-    for term in (Orthogonal(), Orthogonal(form="inner"), Orthogonal(form="literal"), Obtuse(), Redirect()):
+    for term in (Orthogonal(), Orthogonal(form="inner"), Orthogonal(form="literal"), Obtuse(), PLAIN()):
         double = term(replace(batch(sde, x, t, eps, noise), retained=retained))
         single = term(replace(batch(sde, x.float(), t.float(), eps.float(), noise.float()), retained=retained.float()))
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)

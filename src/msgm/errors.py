@@ -6,8 +6,16 @@ import signal
 class UserError(ValueError):
     """Bad input. Its message is one line that names the thing, what was expected and what to do.
 
+    Args:
+        message: the line, in words that hold in Python as well as on a command line.
+        option: the setting that mends it, as ``data.size``, where there is one; a face says how it is set there.
+
     The command line prints it and exits with status 2; nothing has been written by then.
     """
+
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class Interrupted(KeyboardInterrupt):

@@ -19,7 +19,7 @@ def prepare(model: ScoreModel, target: Target) -> Found:
         known = read_mask("upper-half", model.shape)
     else:
         known = torch.arange(model.shape[0]) >= model.shape[0] // 2
-    sampler = Ancestral(model, steps=3 * target.budget.sampling_steps, spacing="log-snr")
+    sampler = Ancestral(model, steps=3 * target.budget.sampling_steps, grid="log-snr")
     return {
         name: inpaint(sampler, target.cohorts[cohort].points, known, seed=target.budget.seed)
         for name, cohort in SETS.items()

@@ -30,7 +30,7 @@ def prepare(model: ScoreModel, target: Target) -> Found:
         "heun": Heun(model, steps=budget.sampling_steps),
         "ddim": DDIM(model, steps=steps),
         "dpm++-sde": DPMSolverSDE(model, steps=steps),
-        "ancestral": Ancestral(model, steps=steps, spacing="edm"),
+        "ancestral": Ancestral(model, steps=steps, grid="edm"),
     }
     for door, sampler in samplers.items():
         found[door] = sampler.sample(budget.samples, seed=budget.seed)

@@ -58,7 +58,7 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
 
 def flow(sampler: DPMSolver | Heun, x: Tensor, *, back: bool, gradients: bool = False) -> Tensor:
     """Images (n, *) to latents at t = 1 along the sampler's grid (``back``), or latents to images."""
-    model, grid = sampler.model, sampler.grid()
+    model, grid = sampler.model, sampler.times()
     x, streams = x.to(next(model.parameters())), Streams(0, range(len(x)))
     with evaluating(model), torch.set_grad_enabled(gradients):
         for t, s in pairwise(grid.flip(0) if back else grid):

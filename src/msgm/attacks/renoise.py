@@ -26,7 +26,7 @@ def prepare(model: ScoreModel, target: Target) -> Found:
     steps = 3 * budget.sampling_steps // 2
     samplers: dict[str, Sampler] = {
         "ODE": DPMSolver(model, steps=steps),
-        "SDE": DPMSolverSDE(model, steps=steps, spacing="log-snr"),
+        "SDE": DPMSolverSDE(model, steps=steps, grid="log-snr"),
     }
     for name, cohort in SETS.items():
         points = target.cohorts[cohort].points

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..attacks.table import ATTACKS
 from ..attacks.target import BUDGETS
-from ..data import ForgetRequest, Source
+from ..data import ForgetRequest
 from ..errors import UserError
 from ..experiments.audit.main import MODEL, PARENT
 from ..experiments.audit.main import audit as attack
@@ -19,7 +19,7 @@ from ..formats.native import EMBEDDED, RECORD
 from ..metrics.judge import Judge
 from ..model.score import ScoreModel
 from ..storage import read_json, write_json
-from .options import images_of, which_images
+from .options import Data, images_of
 from .reading import read_model
 
 
@@ -35,9 +35,7 @@ def audit(
     forget: str | None = None,
     judge: str = EMBEDDED,
     guide: str | None = None,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     other: str | None = None,
     show_recovered: bool = False,
     seed: int = 0,
@@ -63,8 +61,6 @@ def audit(
         judge: a judge folder, or demo for the MNIST judge in the package.
         guide: another judge, which leads samples to the forget classes; by default one is trained, briefly.
         data: the images; by default those of the model's record.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         other: images that have nothing to do with the data, to fine-tune on.
         show_recovered: keep pictures of what the attacks bring back; without it only numbers are written.
         seed: of all that is random.
@@ -76,7 +72,7 @@ def audit(
     rule = forget or source.record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
-    request, images = ForgetRequest(rule), which_images(source, data, data_dir, image_size)
+    request, images = ForgetRequest(rule), data.of(source)
     named = [name for name in (retrained or "").split(",") if name]
     found = attack(
         source,
@@ -87,7 +83,7 @@ def audit(
         out=out,
         retrained=_named(named),
         guide=Judge.load(guide) if guide else None,
-        other=images_of(source, Source(other, dir=data_dir, size=image_size), "train") if other else None,
+        other=images_of(source, replace(data, name=other).source, "train") if other else None,
         budget=replace(BUDGETS[budget], seed=seed),
         name=Path(model).resolve().name,
         attacks=attacks.split(",") if attacks else tuple(ATTACKS),

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
+from ..choice import Choice
 from ..data import ForgetRequest
 from ..experiments.core.jobs import Task
 from ..experiments.sweep.main import COLUMNS, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep.main import sweep as compare
+from ..forgetting.methods import METHODS, PARTS
 from ..formats.native import EMBEDDED
-from .options import build_method, hardware, images_of, show, which_images
+from .options import Data, build_method, hardware, images_of, show
 from .reading import read_model
 
 
 def sweep(
     model: str,
     *,
-    settings: SweepSettings,
-    evaluation: SweepEvaluation,
     out: Path,
     forget: str,
     command: str,
-    methods: str = "all",
-    grid: str = "",
+    method: tuple[Annotated[Choice, METHODS, PARTS], ...] = (),
     seeds: int = 3,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     judge: str = EMBEDDED,
     confidence: str | None = None,
     workers: int = 2,
@@ -35,6 +33,8 @@ def sweep(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    settings: SweepSettings,
+    evaluation: SweepEvaluation,
 ) -> None:
     """Compare methods and settings with one budget: one table, a report, and which of them no other beats.
 
@@ -45,15 +45,15 @@ def sweep(
 
     Args:
         model: a model folder, or demo.
+        settings: Fine-tuning
+        evaluation: Evidence
         out: folder for results.json, report.html, pareto.png, pareto.svg and all runs.
         forget: rule that selects what must not be generated.
-        methods: all, or names with commas (msgm methods lists them).
-        grid: values to try instead of a method's defaults, as "deflect:contrast=4,8;orthogonal:alpha=0.7,every=1".
+        method: one to compare (msgm methods lists them), once for each; by default all. Its options follow it, and
+            a list has values to try: --method deflect --method.contrast [4,8] --method unseen.
         seeds: runs of each method and settings, with seed, seed + 1, ...
         data: the images; by default those that the model was trained on, read as they were then, if its record
             says it.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         judge: a judge folder, or demo for the MNIST judge in the package: it judges all samples.
         confidence: a judge folder, or demo, for methods that weigh images by a judge's confidence; they are refused
             without one, and flattered by the one that judges their samples.
@@ -64,9 +64,9 @@ def sweep(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    recipes = {variant: build_method(variant.method, **dict(variant.options)) for variant in variants(methods, grid)}
+    recipes = {variant: build_method(variant) for variant in variants(method)}
     parent = read_model(model)
-    source = which_images(parent, data, data_dir, image_size)
+    source = data.of(parent)
     ForgetRequest(forget).split(images_of(parent, source, "train"))
     task = Task(
         model=model, data=source, rule=forget, judge=judge,

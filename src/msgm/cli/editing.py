@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
+from ..choice import Choice
 from ..data import ForgetRequest, Images
 from ..errors import UserError
 from ..formats.native import EMBEDDED
@@ -22,12 +23,12 @@ from ..report.comparison import comparison
 from ..report.page import commit, write_json
 from ..report.pictures import png, save_samples
 from ..report.samples import clear
-from ..sampling import Heun, SamplerName, build
+from ..sampling import SAMPLERS, Heun
 from ..sampling.editing import STEPS, check_settings, read_mask
 from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
 from ..storage import claim, write_bytes
-from .options import hardware, images_of, which_images
+from .options import Data, hardware, images_of
 from .reading import read_model
 
 SHOWN = 16
@@ -44,14 +45,11 @@ def inpaint(
     out: Path,
     command: str,
     images: str | None = None,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     forget: str | None = None,
     judge: str | None = None,
     n: int = 16,
-    sampler: SamplerName = "pc",
-    steps: int = STEPS,
+    sampler: Annotated[Choice, SAMPLERS] = Choice.of("pc", steps=STEPS),
     resample: int = 1,
     jump: int = 1,
     seed: int = 0,
@@ -67,13 +65,10 @@ def inpaint(
         out: folder for the pictures and results.json.
         images: a folder of images of your own, instead of a data set.
         data: the test images; by default those of the model's record.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         forget: rule that parts the images, n of each part are filled in; by default the model's own request, if any.
         judge: a judge folder, or demo for the MNIST judge in the package; by default demo for its images, else none.
         n: images of each set, the first ones.
-        sampler: pc is the predictor-corrector of the paper.
-        steps: of the sampler.
+        sampler: how it is drawn; pc is the predictor-corrector of the paper.
         resample: how often each step is made (RePaint); more fits the unknown pixels better to the known ones.
         jump: steps between two of RePaint's jumps back.
         seed: image k depends on the seed and k alone.
@@ -82,15 +77,15 @@ def inpaint(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    job = _prepare(model, out, overwrite, device, (images, data, data_dir, image_size), forget, judge, n)
+    job = _prepare(model, out, overwrite, device, images, data, forget, judge, n)
     check_settings(resample=resample, jump=jump)
     known = read_mask(mask, job.model.shape)
-    drawer = build(sampler, job.model, steps=steps)
+    drawer = sampler.maker("sampler", SAMPLERS)(job.model)
 
     def edit(pixels: Tensor, tick: Callable[[float], None]) -> Tensor:
         return fill_in(drawer, pixels, known, resample=resample, jump=jump, seed=seed, tick=tick)
 
-    settings = {"mask": mask, "sampler": sampler, "steps": steps, "resample": resample, "jump": jump}
+    settings = {"mask": mask, "sampler": sampler.name, **dict(sampler.options), "resample": resample, "jump": jump}
     job.run(edit, known, out, {"command": command, "seed": seed, "settings": settings})
 
 
@@ -100,9 +95,7 @@ def reconstruct(
     out: Path,
     command: str,
     images: str | None = None,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     forget: str | None = None,
     judge: str | None = None,
     n: int = 16,
@@ -120,8 +113,6 @@ def reconstruct(
         out: folder for the pictures and results.json.
         images: a folder of images of your own, instead of a data set.
         data: the test images; by default those of the model's record.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         forget: rule that parts the images, n of each part are rebuilt; by default the model's own request, if any.
         judge: a judge folder, or demo for the MNIST judge in the package; by default demo for its images, else none.
         n: images of each set, the first ones.
@@ -133,7 +124,7 @@ def reconstruct(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    job = _prepare(model, out, overwrite, device, (images, data, data_dir, image_size), forget, judge, n)
+    job = _prepare(model, out, overwrite, device, images, data, forget, judge, n)
 
     check_settings(perturb=perturb)
     flow = Heun(job.model, steps=steps)
@@ -194,7 +185,8 @@ def _prepare(
     out: Path,
     overwrite: bool,
     device: str,
-    source: tuple[str | None, str | None, str | None, int | None],
+    images: str | None,
+    data: Data,
     forget: str | None,
     judge: str | None,
     n: int,
@@ -203,11 +195,10 @@ def _prepare(
     claim(out, overwrite=overwrite)
     if n < 1:
         raise UserError(f"--n must be 1 or more; got {n}")
-    images, data, data_dir, image_size = source
-    if images and data:
+    if images and data.name:
         raise UserError("--images and --data both say which images; give one of them")
     editor = read_model(model).to(device)
-    asked = which_images(editor, images or data, data_dir, image_size)
+    asked = replace(data, name=images or data.name).of(editor)
     found = images_of(editor, asked, "train" if images else "test")
     rule = forget or (None if images else editor.record.get("request", {}).get("rule"))
     request, sets = ForgetRequest(rule) if rule else None, {"all": found}

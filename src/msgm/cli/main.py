@@ -1,19 +1,14 @@
-"""The command line: finds the command, lets jsonargparse read its options, and turns errors into one line."""
+"""The command line: finds the command, has its options read, and turns errors into one line."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shlex
 import signal
 import sys
-from ast import literal_eval
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from inspect import signature
-from typing import Any, NoReturn, get_type_hints
+from typing import NoReturn
 
 COMMANDS = {
     "demo": "forget 3 and 7 in a trained MNIST model, and prove it: table, report.html, results.json",
@@ -44,6 +39,8 @@ Make an image diffusion model stop generating what it was told not to, and prove
 
 Start with: msgm demo --out runs/demo
 """
+LONGEST = 300
+"""Characters of a message."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,6 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     name = argv[0]
     if name not in COMMANDS:
         _fail(2, f"no command {name!r}; known: {', '.join(COMMANDS)}")
+    if odd := next((word for word in argv if not word.isprintable()), None):
+        _fail(2, f"{odd!r} has a character that cannot be printed; leave it out")
     from ..errors import UserError
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -72,99 +71,28 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(name, argv[1:])
     except UserError as error:
-        _fail(2, str(error))
+        _fail(2, f"{error} (see --{error.option.replace('_', '-')})" if error.option else str(error))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _fail(
-            2,
-            f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched",
-        )
+        _fail(2, f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched")
     except KeyboardInterrupt as error:
         _fail(128 + getattr(error, "number", signal.SIGINT), str(error) or "interrupted")
 
 
-def _run(name: str, argv: list[str]) -> None:
+def _run(name: str, words: Sequence[str]) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from ..training.loop import Diverged
     from . import commands
+    from .reader import read
 
     function = getattr(commands, name.replace("-", "_"))
-    given = _parse(name, function, argv)
+    given = read(name, function, words)
     if "command" in signature(function).parameters:
-        given["command"] = shlex.join(["msgm", name, *argv])
+        given["command"] = shlex.join(["msgm", name, *words])
     try:
         function(**given)
     except Diverged as error:
         _fail(3, str(error))
-
-
-def _parse(name: str, function: Callable[..., None], argv: list[str]) -> dict[str, Any]:
-    """Options of a command's own parameters and of the fields of its settings, all on one level.
-
-    A name that several settings have (``seed``) is one option, for all of them.
-    """
-    from argparse import ArgumentError
-
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def format_help(self, *args: Any, **kwargs: Any) -> str:
-            return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), super().format_help(*args, **kwargs))
-
-    description, _, details = (function.__doc__ or "").partition("\n    Args:")
-    parser = Parser(prog=f"msgm {name}", description=description.strip(), exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a YAML file of these options")
-    hints = get_type_hints(function)
-    positional = {"model", "experiment"} & set(hints)
-    for key in positional:
-        help = re.search(rf"{key}: (.+)", details)[1]  # type: ignore[index]
-        parser.add_argument(key, type=hints[key], help=help)
-    groups: dict[str, Any] = {key: kind for key, kind in hints.items() if is_dataclass(kind)}
-    parser.add_function_arguments(function, as_group=False, skip={*groups, "command", *positional})
-    names = {key: [field.name for field in fields(kind)] for key, kind in groups.items()}
-    there: set[str] = set()
-    for key, kind in groups.items():
-        parser.add_class_arguments(kind, as_group=False, skip=there & set(names[key]))
-        there |= set(names[key])
-        hints |= get_type_hints(kind)
-    flags = {f"--{key}" for key, kind in hints.items() if kind is bool}
-    try:
-        given = parser.parse_args(_spell(argv, flags)).as_dict()
-    except (ArgumentError, TypeError) as error:
-        message = " ".join(str(error).split())
-        _fail(2, f"{message} (msgm {name} --help lists the options)")
-    given.pop("config", None)
-    settings = {key: kind(**{name: given[name] for name in names[key]}) for key, kind in groups.items()}
-    return {key: value for key, value in given.items() if key not in there} | settings
-
-
-def _spell(argv: list[str], flags: set[str]) -> list[str]:
-    """``--save-every`` as ``--save_every``, ``-n`` as ``--n``, a bare ``--resume`` as ``--resume=true``.
-
-    All of ``--set NAME=VALUE`` become one JSON object, with numbers, True, False and None read as in Python.
-    """
-    spelt: list[str] = []
-    chosen: dict[str, Any] = {}
-    for place, word in enumerate(argv):
-        if word == "--set" or (place and argv[place - 1] == "--set"):
-            if word != "--set":
-                name, equals, value = word.partition("=")
-                if not equals:
-                    _fail(2, f"--set {word}: write --set NAME=VALUE")
-                with suppress(ValueError, SyntaxError):
-                    chosen[name.replace("-", "_")] = value
-                    chosen[name.replace("-", "_")] = literal_eval(value)
-            continue
-        option, equals, value = word.partition("=")
-        if option.startswith("--"):
-            option = "--" + option[2:].replace("-", "_")
-        elif option == "-n":
-            option = "--n"
-        following = argv[place + 1] if place + 1 < len(argv) else ""
-        if option in flags and not equals and following not in ("true", "false"):
-            equals, value = "=", "true"
-        spelt.append(option + equals + value)
-    return spelt + ([f"--set={json.dumps(chosen)}"] if chosen else [])
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
@@ -175,5 +103,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _fail(status: int, message: str) -> NoReturn:
-    print(f"msgm: {message}", file=sys.stderr)
+    """End with one line of at most `LONGEST` characters, in which nothing moves the terminal's cursor."""
+    line = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in message)
+    print(f"msgm: {line if len(line) <= LONGEST else line[: LONGEST - 1] + '…'}", file=sys.stderr)
     raise SystemExit(status)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
-from ..data import ForgetRequest, Images, Source, Split
+from ..choice import Choice
+from ..data import ForgetRequest, Images, Split
 from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.core.jobs import Task
 from ..experiments.core.selection import Selection, SelectSettings
 from ..experiments.sweep.main import repeat
-from ..forgetting.methods import DEFAULT
+from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge, JudgeSettings
 from ..metrics.judge import train_judge as fit_judge
@@ -30,70 +31,52 @@ from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
 from ..training.runs import RunSpec
 from ..training.settings import TrainSettings, UnlearnSettings
-from .options import (
-    build_method,
-    check_weigher,
-    confidence,
-    hardware,
-    images_of,
-    opened,
-    say,
-    show,
-    which_images,
-)
+from .options import Data, build_method, check_weigher, hardware, images_of, opened, say, show, weights
 from .reading import read_model
 
 
 def train(
     *,
-    settings: TrainSettings,
     out: Path,
     command: str,
-    data: str = "demo",
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(name="demo"),
     sde: Literal["ve", "vp", "subvp", "ddpm"] = "ve",
     network: str = "auto",
     prediction: Prediction = "edm",
     forget: str | None = None,
-    method: str = "standard",
-    alpha: float | None = None,
-    every: int | None = None,
-    form: str | None = None,
-    set: dict[str, Any] | None = None,
-    judge: str | None = None,
+    method: Annotated[Choice, METHODS, PARTS] = Choice("standard"),
+    confidence: str | None = None,
     threads: int | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    settings: TrainSettings,
 ) -> None:
     """Train a score model from scratch.
 
     With --forget and --method this is re-training with an unlearning method; without, the ordinary model of all data.
 
     Args:
+        settings: Training
         out: folder for the model, its record and log.jsonl.
         data: demo (in the package), mnist, an image folder, or a Parquet file.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         sde: the forward process.
         network: small-16, small-28, small-32, paper-28, paper-32 or paper-64; auto: the small one of the images' size.
         prediction: what the network's output means.
-        forget: rule that selects what must not be generated, as "label in [3, 7]".
-        method: a name of those that msgm methods lists.
-        alpha: weight of the retain loss (method's own default).
-        every: steps between forget losses (method's own default).
-        form: variant of the method's forget term.
-        set: any other option of the method (--set keep=0.3) or of a part of it (--set forget.window=2).
-        judge: a judge folder, or demo, for methods that weigh images by its confidence.
+        forget: rule of what must not be generated, as "label in [3, 7]".
+        method: one of those that msgm methods lists.
+        confidence: judge by whose confidence the method weighs images: a folder, or demo.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    recipe = build_method(method, set, alpha=alpha, every=every, form=form)
-    images = opened(Source(data, dir=data_dir, size=image_size))
+    recipe = build_method(method)
+    check_weigher(confidence, recipe)
+    if confidence is not None and forget is None:
+        raise UserError("--confidence is used beside a rule; say what is to be forgotten with --forget RULE")
+    images = opened(data.source)
     chosen = preset(network, images.shape)
     torch.manual_seed(settings.seed)
     model = ScoreModel(
@@ -104,7 +87,7 @@ def train(
         patch=chosen.patch,
     )
     target: Images | Split = ForgetRequest(forget).split(images) if forget else images
-    sure = confidence(judge, recipe, target) if isinstance(target, Split) else None
+    sure = weights(confidence, recipe, target) if isinstance(target, Split) else None
     run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
     fit(model, target, method=recipe, settings=settings, run=run, confidence=sure)
     print(f"saved {out}")
@@ -112,25 +95,22 @@ def train(
 
 def train_judge(
     *,
-    settings: JudgeSettings,
     out: Path,
     command: str,
-    data: str = "demo",
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(name="demo"),
     column: str = "label",
     threads: int | None = None,
     device: str = "auto",
     half: bool = False,
     overwrite: bool = False,
+    settings: JudgeSettings,
 ) -> None:
     """Train the judge: a classifier of a column of the data with a junk class, measured on the test split.
 
     Args:
+        settings: Training
         out: folder for its weights, its confusion and its record.
         data: demo (in the package), mnist, an image folder, or a Parquet file.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         column: what it classifies.
         threads: CPU threads.
         device: auto, cpu or cuda.
@@ -139,8 +119,7 @@ def train_judge(
     """
     device = hardware(threads, device)
     claim(out, overwrite=overwrite)
-    source = Source(data, dir=data_dir, size=image_size)
-    judge = fit_judge(opened(source), opened(source, "test"), settings, column=column, device=device)
+    judge = fit_judge(opened(data.source), opened(data.source, "test"), settings, column=column, device=device)
     judge.record["command"] = command
     judge.save(out, half=half)
     print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
@@ -149,21 +128,14 @@ def train_judge(
 def unlearn(
     model: str,
     *,
-    settings: UnlearnSettings,
     out: Path,
     forget: str,
     command: str,
-    method: str = DEFAULT,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
-    alpha: float | None = None,
-    every: int | None = None,
-    form: str | None = None,
-    set: dict[str, Any] | None = None,
+    method: Annotated[Choice, METHODS, PARTS] = Choice(DEFAULT),
+    data: Data = Data(),
+    confidence: str | None = None,
     judge: str | None = None,
     select: bool = False,
-    selection: SelectSettings,
     seeds: int = 1,
     n: int | None = None,
     nll_images: int | None = None,
@@ -172,36 +144,29 @@ def unlearn(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    settings: UnlearnSettings,
+    selection: SelectSettings,
 ) -> None:
     """Fine-tune a copy of a trained model so that it forgets what a rule selects.
 
-    With --select the run is watched on training images that are held out from it (never on test images), and the
-    model kept is, of the watched checkpoints whose junk and retained NLL exceed the parent's by no more than
-    --select-junk and --select-nll, the one with the lowest UR (ties: the lowest NLL); if none keeps the limits, the
-    one with the lowest NLL. The run ends early when the retained NLL passes --select-stop. Each is looked at by a
-    reduced audit, a fifth of a full one: 200 samples and 8 likelihood images of each set (--select-n, --select-images).
+    With --select the run is watched on training images that are held out from it. Of the checkpoints within the
+    limits of junk and retained NLL the one with the lowest UR is kept; if none is, the one with the lowest NLL.
 
     Args:
-        model: a model folder (ours or diffusers'), or demo for the one in the package.
+        model: a folder (ours or diffusers'), or demo for the one in the package.
+        settings: Fine-tuning
+        selection: Selection
         out: folder for the new model, its record and log.jsonl.
-        forget: rule that selects what must not be generated, as "label in [3, 7]" or "Bangs == 1 and Male == 0".
-        method: a name of those that msgm methods lists.
-        data: the images; by default those that the model was trained on, read as they were then, if its record
-            says it.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
-        alpha: weight of the retain loss (method's own default).
-        every: steps between forget losses (method's own default).
-        form: variant of the method's forget term.
-        set: any other option of the method (--set keep=0.3) or of a part of it (--set forget.window=2).
-        judge: a judge folder, or demo: for methods that weigh images by its confidence, and for --select and --seeds,
-            which take demo by default.
+        forget: rule of what must not be generated, as "label in [3, 7]".
+        method: one of those that msgm methods lists.
+        data: the images; by default those of the model's record.
+        confidence: judge by whose confidence the method weighs images: a folder, or demo.
+        judge: judge of --select and --seeds: a folder, or demo (the default).
         select: watch the run and keep its best checkpoint.
-        seeds: with 2 or more, as many runs (seed, seed + 1, ...) in out/seed-<k>, each audited on the test images;
-            results.json and the table have them, their mean and its interval.
-        n: samples judged of each seed (1000).
-        nll_images: test images of each set whose likelihood is measured for each seed (40).
-        workers: processes of one thread that share the seeds; 1 for none but this.
+        seeds: runs, with seed, seed + 1, ...; two or more are audited on the test images, and averaged.
+        n: samples judged for each of several seeds; by default as many as evaluate has judged.
+        nll_images: test images of each set for the likelihood of each seed; by default as evaluate.
+        workers: processes that share the seeds; 1 for none but this.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
@@ -210,21 +175,21 @@ def unlearn(
     device = hardware(threads, device)
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
-    recipe = build_method(method, set, alpha=alpha, every=every, form=form)
+    recipe = build_method(method)
+    check_weigher(confidence, recipe)
+    if judge is not None and not select and seeds == 1:
+        raise UserError("--judge is used by --select and --seeds; leave it out")
     parent = read_model(model)
-    source = which_images(parent, data, data_dir, image_size)
+    source = data.of(parent)
     split = ForgetRequest(forget).split(images_of(parent, source, "train"))
     say(split.notes)
-    # A judge that watches only is none that weighs.
-    weigher = judge if recipe.power or not (select or seeds > 1) else None
-    check_weigher(weigher, recipe)
     if seeds > 1:
         given: dict[str, Any] = {
             key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None
         }
         task = Task(
             model=model, data=source, rule=forget,
-            judge=judge or EMBEDDED, confidence=weigher,
+            judge=judge or EMBEDDED, confidence=confidence,
             evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
             selection=selection if select else None, device=device, command=command,
         )  # fmt: skip
@@ -238,12 +203,12 @@ def unlearn(
     run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
     fit_to = partial(forget_in, parent, method=recipe, settings=settings, run=run)
     if not select:
-        fit_to(split, confidence=confidence(weigher, recipe, split))
+        fit_to(split, confidence=weights(confidence, recipe, split))
         print(f"saved {out}")
         return
     eye = Judge.load(judge or EMBEDDED)
     with Selection(selection, split=split, judge=eye, parent=parent, steps=settings.steps, out=out) as watch:
-        child = fit_to(watch.split, confidence=confidence(weigher, recipe, watch.split), watch=watch)
+        child = fit_to(watch.split, confidence=weights(confidence, recipe, watch.split), watch=watch)
     chosen = child.record["selection"]
     budget = {"unlearning": asdict(settings), "selection": asdict(selection)}
     show(Results(command=command, seed=settings.seed, commit=commit(), budget=budget, rows=watch.verdicts()))

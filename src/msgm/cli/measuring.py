@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from ..choice import Choice
 from ..data import ForgetRequest
 from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings, beside, check
@@ -24,11 +25,11 @@ from ..report.pictures import grid as sheet
 from ..report.pictures import save_samples
 from ..report.results import Results
 from ..report.samples import clear, draw
-from ..sampling import Grid, SamplerName, build
+from ..sampling import SAMPLERS
 from ..sampling.filters import FILTERS, Filter
 from ..storage import claim
 from ..training.settings import UnlearnSettings
-from .options import build_filter, hardware, images_of, refuse_unused, show, which_images
+from .options import Data, build_filter, hardware, images_of, refuse_unused, show
 from .reading import read_model
 
 
@@ -37,17 +38,12 @@ def sample(
     *,
     out: Path,
     n: int = 100,
-    sampler: SamplerName = "heun",
-    steps: int | None = None,
-    grid: Grid | None = None,
-    filter: str | None = None,
-    strength: float | None = None,
+    sampler: Annotated[Choice, SAMPLERS] = Choice("heun"),
+    filter: Annotated[Choice | None, FILTERS] = None,
     forget: str | None = None,
     guide: str | None = None,
     against: str | None = None,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -66,19 +62,11 @@ def sample(
         out: folder for the pictures.
         n: how many.
         sampler: how to draw them.
-        steps: times the sampler visits; by default its own (heun 18, dpm++ 20, dpm++-sde 30, ddim 50, ddpm and pc
-            1000, the others 200). A step costs one evaluation of the network; of heun and pc, two. rk45 chooses
-            its own steps.
-        grid: how the times lie: uniform in t, edm (uniform in (sigma/alpha)^(1/7)), uniform in the log-snr, or
-            discrete (DDPM's own steps); by default the sampler's own.
-        filter: a filter that trains nothing: repel, safe, guided, contrast (msgm methods); by default none.
-        strength: of the filter; by default its own.
+        filter: a filter, which trains nothing: repel, safe, guided or contrast (msgm methods); by default none.
         forget: rule that selects what repel, safe and guided avoid; by default the model's own request.
         guide: the judge that guides: a folder, or demo for the MNIST judge in the package (default).
         against: the model of all the data that contrast moves away from.
         data: the images that repel and safe look at; by default those of the model's record.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         seed: picture k depends on the seed and k alone.
         batch: pictures drawn at a time; auto finds how many fit the memory.
         threads: CPU threads.
@@ -92,22 +80,26 @@ def sample(
     source = read_model(model).to(device)
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
-    refuse_unused(filter, strength=strength, forget=forget, guide=guide, against=against)
+    refuse_unused(filter, forget=forget, guide=guide, against=against)
     avoiding: dict[str, Any] = dict(
-        strength=strength, forget=forget, guide=guide, against=against,
-        source=which_images(source, data, data_dir, image_size) if data or data_dir or image_size else None,
+        forget=forget, guide=guide, against=against,
+        source=data.of(source) if data != Data() else None,
     )  # fmt: skip
     drawn = source if filter is None else build_filter(filter, source, **avoiding)
-    drawer = build(sampler, drawn, steps=steps, grid=grid)
+    drawer = sampler.maker("sampler", SAMPLERS)(drawn)
     identity: dict[str, Any] = {
         "weights_sha256": weights_sha256(source.network),
-        "sampler": sampler,
-        "steps": drawer.steps,
-        "grid": drawer.spacing,
+        "sampler": sampler.name,
+        **dict(sampler.options),
     }
     if filter is not None:
         images = avoiding["source"]
-        identity["filter"] = {"name": filter, **avoiding, "source": images.to_dict() if images else None}
+        identity["filter"] = {
+            "name": filter.name,
+            **dict(filter.options),
+            **avoiding,
+            "source": images.to_dict() if images else None,
+        }
     draw(drawer, n, out, identity=identity, seed=seed, batch=batch, resume=resume, overwrite=overwrite)
     print(f"saved {n} images in {out}")
 
@@ -117,9 +109,7 @@ def nll(
     *,
     forget: str | None = None,
     out: Path | None = None,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     n: int = 100,
     solver: Solver = "etdrk4",
     clock: Clock = "log",
@@ -144,8 +134,6 @@ def nll(
         forget: rule that splits the images; by default the model's own request, where its record has one.
         out: JSON file for the values of each image.
         data: the images; by default those of the model's record, read as they were then.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         n: images of each set.
         solver: etdrk4 (exponential Runge-Kutta), rk4, heun or euler in equal steps; dopri5 in each image's own.
         clock: what equal steps are equal in: log r, atan r or r^(1/7) (rho), r = sigma/alpha.
@@ -170,7 +158,7 @@ def nll(
     if n < 1:
         raise UserError(f"--n must be 1 or more; got {n}")
     source = read_model(model).to(device)
-    test = images_of(source, which_images(source, data, data_dir, image_size), "test")
+    test = images_of(source, data.of(source), "test")
     rule = forget or source.record.get("request", {}).get("rule")
     sets = {"all": test}
     if rule:
@@ -225,44 +213,39 @@ def nll(
 def evaluate(
     model: str,
     *,
-    settings: EvaluateSettings,
     out: Path,
     command: str,
     against: str | None = None,
     forget: str | None = None,
     judge: str = EMBEDDED,
-    filter: str | None = None,
-    strength: float | None = None,
+    filter: Annotated[Choice | None, FILTERS] = None,
     guide: str | None = None,
-    data: str | None = None,
-    data_dir: str | None = None,
-    image_size: int | None = None,
+    data: Data = Data(),
     threads: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    settings: EvaluateSettings,
 ) -> None:
     """Measure a model: unlearning ratio, junk, likelihoods of both sets; table, results.json and report.html.
 
     Args:
         model: a model folder, or demo.
+        settings: Evidence
         out: folder for results.json, report.html and the samples.
         against: another model, measured beside it with the same noise (its parent, say).
         forget: the rule; by default the model's own request.
         judge: a judge folder, or demo for the MNIST judge in the package.
-        filter: measure the model with one: repel, safe, guided, contrast (msgm methods); by default none.
+        filter: measure the model with one: repel, safe, guided or contrast (msgm methods); by default none.
             With --against the same model it is measured without, too; contrast needs the model of all the data there.
-        strength: of the filter; by default its own.
         guide: the judge that guides, a folder or demo (default); not the one that judges, if it is to be believed.
         data: the test images; by default those of the model's record.
-        data_dir: where named data sets lie.
-        image_size: crop to a square and resize to this many pixels.
         threads: CPU threads.
         device: auto, cpu or cuda.
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
     claim(out, overwrite=overwrite)
-    refuse_unused(filter, strength=strength, guide=guide)
+    refuse_unused(filter, guide=guide)
     loaded = {name: read_model(name).to(device) for name in ([against] if against else []) + [model]}
     labels = {name: Path(name).resolve().name for name in loaded}
     if len(set(labels.values())) < len(labels):
@@ -274,7 +257,7 @@ def evaluate(
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     classifier = Judge.load(judge).to(device)
-    images = which_images(loaded[model], data, data_dir, image_size)
+    images = data.of(loaded[model])
     test = images_of(loaded[model], images, "test")
     request = ForgetRequest(rule)
     for source in sources.values():
@@ -284,15 +267,14 @@ def evaluate(
     if filter is not None:
         if against != model:
             del sources[labels[model]]
-        sources[f"{labels[model]}-{filter}"] = build_filter(
-            filter, loaded[model], strength=strength, forget=rule, guide=guide, against=against,
-            source=images,
+        sources[f"{labels[model]}-{filter.name}"] = build_filter(
+            filter, loaded[model], forget=rule, guide=guide, against=against, source=images,
         )  # fmt: skip
     rows, grids = [], []
     for label, source in sources.items():
         method = source.record.get("method", {}).get("name", "standard")
-        if isinstance(source, Filter):
-            method = f"{method} + {filter}"
+        if filter is not None and isinstance(source, Filter):
+            method = f"{method} + {filter.name}"
         row, subject = measure(
             source,
             name=label,
@@ -320,7 +302,7 @@ def evaluate(
     write_json(out / "results.json", results.to_dict())
     records = {label: source.record for label, source in sources.items()}
     notes = []
-    if filter == "guided" and judge == (guide or EMBEDDED):
+    if filter is not None and filter.name == "guided" and judge == (guide or EMBEDDED):
         notes.append(
             "One judge has guided the samples and judged them: its rates flatter. Use another one for --judge."
         )
@@ -338,7 +320,6 @@ def evaluate(
 
 def demo(
     *,
-    settings: EvaluateSettings,
     out: Path = Path("runs/demo"),
     command: str,
     steps: int = 220,
@@ -346,6 +327,7 @@ def demo(
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    settings: EvaluateSettings,
 ) -> None:
     """Forget the digits 3 and 7 in the Standard MNIST model of the package, and prove it.
 
@@ -354,6 +336,7 @@ def demo(
     results.json, the models and 1,000 samples of each. Minutes on two cores.
 
     Args:
+        settings: Evidence
         out: folder for all of it.
         steps: fine-tuning steps of each method.
         batch: images a step, of each set.
@@ -390,9 +373,9 @@ def methods() -> None:
         )
     console = Console()
     console.print(shown)
-    console.print("* the default. Options are given as --set NAME=VALUE, in Python as keywords.")
+    console.print("* the default. Options are given as --method.NAME VALUE, in Python as keywords.")
     console.print("One that needs a trained model is for unlearn; the others are for train as well.")
-    parts = ["Parts that --set puts into any of them, as combine=pcgrad, combine.alpha=0.7:"]
+    parts = ["Parts to put into any of them, as --method.combine pcgrad --method.combine.alpha 0.7:"]
     console.print("\n".join(parts + [f"  {role}: {', '.join(known)}" for role, known in PARTS.items()]))
     filters = Table("Filter", "What it does", "Needs", "Options (default)")
     for name, made in FILTERS.items():

@@ -24,7 +24,11 @@ Probe = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Combiner(ABC):
-    """Meets the gradients g_r and g_f on every ``every``-th step; on the others the retain gradient is alone."""
+    """Meets the gradients g_r and g_f on every ``every``-th step; on the others the retain gradient is alone.
+
+    Args:
+        every: steps from one forget loss to the next.
+    """
 
     every: int = 1
 
@@ -58,10 +62,13 @@ class Weighted(Combiner):
 
     ``separate`` gives L_f an Adam of its own. As the length of Adam's step does not depend on the scale of a loss, L_f
     then moves the weights as far as L_g does in each step it takes part in, whatever alpha: for studies of that.
+
+    Args:
+        alpha: weight of the retain loss, in (0, 1].
+        separate: an Adam of its own for the forget loss.
     """
 
-    alpha: float = 0.99
-    every: int = 4
+    alpha: float = 0.7
     separate: bool = False  # type: ignore[misc]
 
     def __post_init__(self) -> None:
@@ -105,6 +112,11 @@ class Adaptive(Combiner):
     It is as large as needed for the step to lower the forget loss: <direction, g_f> >= eta |g_f|^2. With ``inner`` = K,
     the K-step form, g_f is the gradient of what K descent steps of length ``rate`` on the forget loss would gain,
     ``grad L_f(theta) - grad L_f(theta_K)`` with theta_K held fixed: at the end of forgetting it vanishes.
+
+    Args:
+        eta: least share of the forget gradient that a step follows.
+        inner: descent steps that g_f looks ahead; 0 for none.
+        rate: length of these steps.
     """
 
     eta: float = 1e-3
@@ -131,7 +143,11 @@ class Adaptive(Combiner):
 
 @dataclass(frozen=True, kw_only=True)
 class NormFixed(Combiner):
-    """g_r + share |g_r| g_f / |g_f|: the forget gradient at a fixed length, as in SISS (Alberti et al. 2025)."""
+    """g_r + share |g_r| g_f / |g_f|: the forget gradient at a fixed length, as in SISS (Alberti et al. 2025).
+
+    Args:
+        share: length of the forget gradient over that of the retain gradient.
+    """
 
     share: float = 0.1
 
@@ -161,7 +177,11 @@ class Bargain(Combiner):
 
 @dataclass(frozen=True, kw_only=True)
 class PCGrad(Combiner):
-    """alpha g_r + (1 - alpha) g_f, where they conflict each without its part along the other (Yu et al. 2020)."""
+    """alpha g_r + (1 - alpha) g_f, where they conflict each without its part along the other (Yu et al. 2020).
+
+    Args:
+        alpha: weight of the retain gradient, in (0, 1).
+    """
 
     alpha: float = 0.5
 

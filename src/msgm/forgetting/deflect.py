@@ -26,8 +26,13 @@ class Deflect(ForgetTerm):
     So it turns a path while it is still undecided, and asks for nothing (``eps_0``) where x can only be a forget image:
     there is nothing to recall. It is ESD's target (`Expert`), with the noise that is there in place of an expert of it.
     The loss is bounded.
+
+    Args:
+        contrast: how far to move away; less forgets a little less and shifts less of what is kept.
+        weighting: an error of the clean image, or of the noise.
     """
 
+    high: float = 5.0
     contrast: float = 8.0
     weighting: Weighting = "image"
 

@@ -20,6 +20,11 @@ class Expert(ForgetTerm):
 
     eps_0 is the model before unlearning. The unconditional model has no prompt that names what to forget; eps_f is a
     copy of it that was fine-tuned on the forget data for ``steps`` steps at ``lr``. Needs `prepare`.
+
+    Args:
+        eta: how far to move away from the expert.
+        steps: of the expert's fine-tuning.
+        lr: the expert's learning rate.
     """
 
     eta: float = 1.0

@@ -1,5 +1,7 @@
 """Recipes: each published method is a named set of parts, not a trainer of its own.
 
+A default stands in the part alone; a recipe has one of its own only where its paper or our tests ask for another.
+
 The peers' losses are all means over pixels and batch here, so the weights of their code do not transfer.
 """
 
@@ -101,7 +103,8 @@ Target = Literal["uniform", "ascent", "redirect"]
 
 
 def _target(form: Target) -> ForgetTerm:
-    return {"uniform": UniformTarget(), "ascent": Ascent(form="bounded"), "redirect": Redirect(low=0.15)}[form]
+    redirect = Redirect(low=0.15, contrast=0.0)
+    return {"uniform": UniformTarget(), "ascent": Ascent(form="bounded"), "redirect": redirect}[form]
 
 
 def standard() -> Method:
@@ -115,7 +118,7 @@ def unseen() -> Method:
 
 
 def orthogonal(
-    *, alpha: float = 0.99, every: int = 4, form: Literal["elementwise", "inner", "literal"] = "elementwise"
+    *, alpha: float = 0.99, every: int = 4, form: Literal["elementwise", "inner", "literal"] = Orthogonal.form
 ) -> Method:
     """Orthogonal-MSGM (paper Eq. 7, 9)."""
     combine = Weighted(alpha=alpha, every=every)
@@ -126,9 +129,9 @@ def obtuse(
     *,
     alpha: float = 0.99,
     every: int = 4,
-    form: Literal["windowed", "literal", "released_sign"] = "windowed",
-    window: float = 1.0,
-    clamp: float = 1.0,
+    form: Literal["windowed", "literal", "released_sign"] = Obtuse.form,
+    window: float | None = Obtuse.window,
+    clamp: float = Obtuse.clamp,
 ) -> Method:
     """Obtuse-MSGM (paper Eq. 8, 9)."""
     term = Obtuse(form=form, window=window, clamp=clamp)
@@ -136,22 +139,35 @@ def obtuse(
 
 
 def erasediff(
-    *, alpha: float | None = None, every: int = 1, eta: float = 1e-3, inner: int = 0, rate: float = 0.1
+    *,
+    alpha: float | None = None,
+    every: int = Adaptive.every,
+    eta: float = Adaptive.eta,
+    inner: int = Adaptive.inner,
+    rate: float = Adaptive.rate,
 ) -> Method:
-    """Uniform in place of Gaussian noise on the forget data, with a weight that adapts; at a fixed one with alpha."""
+    """Uniform in place of Gaussian noise on the forget data, with a weight that adapts; at a fixed one with alpha.
+
+    Args:
+        alpha: fixed weight of the retain loss; by default it adapts.
+    """
     adaptive = Adaptive(every=every, eta=eta, inner=inner, rate=rate)
     combine = adaptive if alpha is None else Weighted(alpha=alpha, every=every)
     return Method(name="erasediff", forget=UniformTarget(), combine=combine, paper="Wu et al., 2024, arXiv 2401.05779")
 
 
-def neggrad(*, form: Literal["literal", "bounded"] = "literal", clamp: float = 1.0) -> Method:
+def neggrad(*, form: Literal["literal", "bounded"] = Ascent.form, clamp: float = Ascent.clamp) -> Method:
     """Ascent on the forget data alone."""
     term = Ascent(form=form, clamp=clamp)
     return Method(name="neggrad", forget=term, combine=Turns(every=1), paper="Golatkar et al., CVPR 2020")
 
 
 def neggrad_plus(
-    *, alpha: float = 0.96, every: int = 1, form: Literal["literal", "bounded"] = "literal", clamp: float = 1.0
+    *,
+    alpha: float = 0.96,
+    every: int = Weighted.every,
+    form: Literal["literal", "bounded"] = Ascent.form,
+    clamp: float = Ascent.clamp,
 ) -> Method:
     """The ordinary loss minus k times that of the forget data, k = (1 - alpha) / alpha."""
     combine = Weighted(alpha=alpha, every=every)
@@ -159,15 +175,27 @@ def neggrad_plus(
     return Method(name="neggrad-plus", forget=term, combine=combine, paper="Kurmanji et al., NeurIPS 2023")
 
 
-def salun(*, alpha: float = 0.5, every: int = 1, form: Target = "uniform", keep: float = 0.5) -> Method:
-    """Only the weights that matter most to the forget term move; the others are frozen."""
+def salun(
+    *, alpha: float = 0.5, every: int = Weighted.every, form: Target = "uniform", keep: float = Saliency.keep
+) -> Method:
+    """Only the weights that matter most to the forget term move; the others are frozen.
+
+    Args:
+        form: the forget term.
+    """
     return Method(
         name="salun", forget=_target(form), combine=Weighted(alpha=alpha, every=every), regularise=Saliency(keep=keep),
         paper="Fan et al., ICLR 2024",
     )  # fmt: skip
 
 
-def sfron(*, every: int = 2, strength: float = 10.0, threshold: float = 1.0, samples: int = 128) -> Method:
+def sfron(
+    *,
+    every: int = 2,
+    strength: float = 10.0,
+    threshold: float = FisherRatio.threshold,
+    samples: int = FisherRatio.samples,
+) -> Method:
     """Fading ascent where Fisher's information of the forget data is the larger, in turns with ordinary steps."""
     return Method(
         name="sfron", forget=Ascent(strength=strength, adaptive=0.5, fade=True), combine=Turns(every=every),
@@ -175,7 +203,9 @@ def sfron(*, every: int = 2, strength: float = 10.0, threshold: float = 1.0, sam
     )  # fmt: skip
 
 
-def selective_amnesia(*, alpha: float = 0.5, every: int = 1, weight: float = 10.0, samples: int = 128) -> Method:
+def selective_amnesia(
+    *, alpha: float = 0.5, every: int = Weighted.every, weight: float = Elastic.weight, samples: int = Elastic.samples
+) -> Method:
     """The uniform target, held by elastic weights with Fisher's information from the model's own samples."""
     return Method(
         name="selective-amnesia", forget=UniformTarget(), combine=Weighted(alpha=alpha, every=every),
@@ -183,7 +213,7 @@ def selective_amnesia(*, alpha: float = 0.5, every: int = 1, weight: float = 10.
     )  # fmt: skip
 
 
-def siss(*, mix: float = 0.5, share: float = 0.1) -> Method:
+def siss(*, mix: float = PairedAscent.mix, share: float = NormFixed.share) -> Method:
     """Pairs of a retained and a forget image with importance weights; made for single images."""
     return Method(
         name="siss", retain=PairedDenoising(mix=mix), forget=PairedAscent(mix=mix), combine=NormFixed(share=share),
@@ -191,20 +221,27 @@ def siss(*, mix: float = 0.5, share: float = 0.1) -> Method:
     )  # fmt: skip
 
 
-def munba(*, every: int = 1, form: Target = "uniform") -> Method:
-    """Nash's bargain of the two gradients."""
+def munba(*, every: int = Bargain.every, form: Target = "uniform") -> Method:
+    """Nash's bargain of the two gradients.
+
+    Args:
+        form: the forget term.
+    """
     return Method(name="munba", forget=_target(form), combine=Bargain(every=every), paper="Wu and Harandi, ICCV 2025")
 
 
-def retrack(*, alpha: float = 0.98, every: int = 1, neighbours: int = 10) -> Method:
+def retrack(*, alpha: float = 0.98, every: int = Weighted.every, neighbours: int = 10) -> Method:
     """The score of each forget image's nearest retained images at the forget points, as an error of the noise."""
+    term = Redirect(weighting="noise", low=0.0, contrast=0.0, neighbours=neighbours, near="image")
     return Method(
-        name="retrack", forget=Redirect(weighting="noise", neighbours=neighbours, near="image"),
+        name="retrack", forget=term,
         combine=Weighted(alpha=alpha, every=every), paper="Shi et al., 2025, arXiv 2509.13007",
     )  # fmt: skip
 
 
-def esd(*, alpha: float = 0.5, every: int = 1, eta: float = 1.0, steps: int = 100) -> Method:
+def esd(
+    *, alpha: float = 0.5, every: int = Weighted.every, eta: float = Expert.eta, steps: int = Expert.steps
+) -> Method:
     """Away from an expert of the forget data: ESD, whose prompts an unconditional model does not have."""
     return Method(
         name="esd", forget=Expert(eta=eta, steps=steps), combine=Weighted(alpha=alpha, every=every),
@@ -212,7 +249,9 @@ def esd(*, alpha: float = 0.5, every: int = 1, eta: float = 1.0, steps: int = 10
     )  # fmt: skip
 
 
-def vdu(*, weight: float = 1.0, checkpoints: int = 5, gap: int = 20) -> Method:
+def vdu(
+    *, weight: float = Posterior.weight, checkpoints: int = Posterior.checkpoints, gap: int = Posterior.gap
+) -> Method:
     """Ascent on the forget data alone, held by a posterior of the weights over several checkpoints."""
     return Method(
         name="vdu", forget=Ascent(), combine=Turns(every=1),
@@ -222,12 +261,22 @@ def vdu(*, weight: float = 1.0, checkpoints: int = 5, gap: int = 20) -> Method:
 
 
 def reweight(*, power: float = 4.0) -> Method:
-    """The ordinary loss on the retain data, each image weighted by how sure the judge is that it is one to retain."""
+    """The ordinary loss on the retain data, each image weighted by how sure a judge is that it is one to retain.
+
+    Args:
+        power: of the judge's confidence, by which an image counts.
+    """
     return Method(name="reweight", power=power, paper="ours")
 
 
 def redirect(
-    *, alpha: float = 0.7, every: int = 1, contrast: float = 0.7, low: float = 0.3, high: float = 1e6, subset: int = 0
+    *,
+    alpha: float = Weighted.alpha,
+    every: int = Weighted.every,
+    contrast: float = Redirect.contrast,
+    low: float = Redirect.low,
+    high: float = Redirect.high,
+    subset: int = Redirect.subset,
 ) -> Method:
     """The exact score of the retained images at the forget points, and a little beyond it."""
     term = Redirect(contrast=contrast, low=low, high=high, subset=subset)
@@ -235,15 +284,32 @@ def redirect(
 
 
 def deflect(
-    *, alpha: float = 0.7, every: int = 1, contrast: float = 8.0, low: float = 0.0, high: float = 5.0
+    *,
+    alpha: float = Weighted.alpha,
+    every: int = Weighted.every,
+    contrast: float = Deflect.contrast,
+    low: float = Deflect.low,
+    high: float = Deflect.high,
 ) -> Method:
     """What the model said at the forget points, moved away from them; the default."""
     term = Deflect(contrast=contrast, low=low, high=high)
     return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
-def steer(*, alpha: float = 0.9, every: int = 1, margin: float = 10.0, at: float = 0.5, steps: int = 600) -> Method:
-    """Steered away by a classifier above the noise level ``at``, forbidden below it."""
+def steer(
+    *,
+    alpha: float = 0.9,
+    every: int = Weighted.every,
+    margin: float = Steer.margin,
+    at: float = Windows.at,
+    steps: int = ClassifierSettings.steps,
+) -> Method:
+    """Steered away by a classifier above the noise level ``at``, forbidden below it.
+
+    Args:
+        margin: how far beyond the retained score to steer.
+        steps: of the classifier's training.
+    """
     above = Steer(margin=margin, classifier=ClassifierSettings(steps=steps))
     term = Windows(above=above, below=Orthogonal(), at=at)
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
@@ -272,4 +338,4 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
         "saliency": Saliency, "fisher-ratio": FisherRatio, "elastic": Elastic, "posterior": Posterior,
     },
 }  # fmt: skip
-"""Parts by name, to put another into a recipe (`--set combine=pcgrad`)."""
+"""Parts by name, to put another into a recipe."""

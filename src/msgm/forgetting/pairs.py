@@ -47,7 +47,11 @@ def _check(mix: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDenoising(Denoising):
-    """The retain loss at both points of each pair; without pairs the ordinary one."""
+    """The retain loss at both points of each pair; without pairs the ordinary one.
+
+    Args:
+        mix: share of forget points in the mixture, in (0, 1).
+    """
 
     mix: float = 0.5
 
@@ -60,7 +64,11 @@ class PairedDenoising(Denoising):
 
 @dataclass(frozen=True, kw_only=True)
 class PairedAscent(ForgetTerm):
-    """Minus the weighted error of the forget images at both points, with the retain loss' weight over time."""
+    """Minus the weighted error of the forget images at both points, with the retain loss' weight over time.
+
+    Args:
+        mix: share of forget points in the mixture, in (0, 1).
+    """
 
     mix: float = 0.5
 

@@ -76,6 +76,10 @@ class Saliency:
     """SalUn: only the share ``keep`` of the weights with the largest |sum of gradients of the forget term| moves.
 
     The others are frozen exactly (Fan et al. 2024). The sum is over at most ``batches`` batches.
+
+    Args:
+        keep: share of the weights that may move.
+        batches: batches of forget images that decide which.
     """
 
     keep: float = 0.5
@@ -107,6 +111,10 @@ class FisherRatio:
     """SFR-on: the forget loss moves only weights with Fisher_f >= threshold Fisher_r (Huang et al. 2024).
 
     The Fisher information of the denoising loss on each set is estimated from ``samples`` of its images.
+
+    Args:
+        threshold: Fisher information of the forget data, over that of the retain data, from which a weight may move.
+        samples: images that it is estimated from.
     """
 
     threshold: float = 1.0
@@ -130,6 +138,10 @@ class Elastic:
     """Selective Amnesia: weight * sum_i F_i (theta_i - theta_i before)^2 (Heng and Soh 2023).
 
     F is the Fisher information of the denoising loss on ``samples`` of the model's own images: no old data needed.
+
+    Args:
+        weight: factor of the penalty.
+        samples: images that the Fisher information is estimated from.
     """
 
     weight: float = 10.0
@@ -156,6 +168,13 @@ class Posterior:
     mu and v are mean and variance of each weight over ``checkpoints`` of plain training on all data, ``gap`` steps
     apart at ``lr``, which continue from the model. The factor is that of an ascent term which is a mean over pixels and
     images where the paper's log-likelihood is a sum. Variances are at least ``floor`` times their mean.
+
+    Args:
+        weight: factor of the penalty.
+        checkpoints: how many the posterior is made of.
+        gap: steps from one to the next.
+        lr: learning rate between them.
+        floor: least variance of a weight, over the mean of all.
     """
 
     weight: float = 1.0

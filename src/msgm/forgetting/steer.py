@@ -30,9 +30,13 @@ class Steer(ForgetTerm):
 
     The classifier is trained before the first step (`prepare`, `classifier.fit_classifier`), unless ``log_odds(y, r)``
     is given: log P(forget) - log P(retain) given ``y = x_t / alpha`` at the noise level r, (B,), differentiable in y.
+
+    Args:
+        margin: how far beyond the retained score to steer.
+        weighting: an error of the clean image, or of the noise.
     """
 
-    margin: float = 8.0
+    margin: float = 10.0
     weighting: Weighting = "image"
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     log_odds: LogOdds | None = None

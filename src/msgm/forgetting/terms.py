@@ -47,6 +47,9 @@ class Denoising:
 
     ``weighting="noise"``: w = 1, the paper's lambda = sigma^2. ``"edm"``: w = (r^2 + sigma_data^2) / sigma_data^2 with
     r = sigma/alpha, a unit-variance error of the raw network (Karras et al. 2022). ``"auto"`` follows the model.
+
+    Args:
+        weighting: what an error counts at each noise level.
     """
 
     weighting: Literal["auto", "edm", "noise"] = "auto"
@@ -73,6 +76,11 @@ class ForgetTerm(ABC):
 
     Every term has the same three windows over noise levels: ``low`` and ``high`` drop what is outside them,
     ``window`` fades smoothly as 1 / (1 + (r / window)^4).
+
+    Args:
+        low: lowest noise level sigma/alpha that counts.
+        high: highest noise level that counts.
+        window: noise level beyond which the loss fades; by default it does not.
     """
 
     low: float = 0.0
@@ -134,6 +142,9 @@ class Orthogonal(ForgetTerm):
     ``elementwise``: mean (predicted * eps)^2, what the authors' code trains; ``inner``:
     (predicted . eps)^2 / |eps|^2 / d, the inner product of the text; ``literal``: (predicted . eps)^2 / (sigma^2 d),
     Eq. 7 as printed, unbounded as sigma -> 0. The minimiser shrinks the predicted noise towards 0 on the forget region.
+
+    Args:
+        form: which reading of Eq. 7.
     """
 
     form: Literal["elementwise", "inner", "literal"] = "elementwise"
@@ -155,6 +166,10 @@ class Obtuse(ForgetTerm):
     Eq. 8 is unbounded below. ``windowed`` (default): max(mean predicted * eps, -clamp) per image, in the smooth
     window. ``literal``: Eq. 8 as printed, without it; keep the divergence guard on. ``released_sign``: minus Eq. 8,
     which is what the authors' code minimises.
+
+    Args:
+        form: which reading of Eq. 8.
+        clamp: how far an image may turn away.
     """
 
     form: Literal["windowed", "literal", "released_sign"] = "windowed"
@@ -183,6 +198,13 @@ class Ascent(ForgetTerm):
     has an error of 1). ``adaptive`` > 0 weighs each image by l^-adaptive, held fixed, so that what is already wrong
     pulls less; ``fade`` lets the strength fall from 1 to 0 along a half cosine over the run (both: SFR-on, Huang et al.
     2024).
+
+    Args:
+        form: without a bound, or with one.
+        clamp: error of an image at which the bounded form stops.
+        strength: factor of the loss.
+        adaptive: power of the error by which an image counts less; 0 for none.
+        fade: let the strength fall to 0 over the run.
     """
 
     form: Literal["literal", "bounded"] = "literal"
@@ -246,10 +268,18 @@ class Redirect(ForgetTerm):
 
     ``contrast`` c > 0 aims beyond eps*, away from the forget data: at ``eps* + c (eps* - eps)``, whose mean is
     ``eps* + c (eps* - E_f[eps | x])``. The loss stays bounded.
+
+    Args:
+        weighting: an error of the clean image, or of the noise.
+        contrast: how far beyond eps* to aim, away from the forget data.
+        subset: retained images drawn for a step; 0 for all.
+        neighbours: nearest retained images that count; 0 for all.
+        near: nearest to the noised point, or to the forget image before it was noised.
     """
 
+    low: float = 0.3
     weighting: Weighting = "image"
-    contrast: float = 0.0
+    contrast: float = 0.7
     subset: int = 0
     neighbours: int = 0
     near: Literal["point", "image"] = "point"

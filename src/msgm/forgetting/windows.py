@@ -20,6 +20,10 @@ class Windows(ForgetTerm):
 
     ``share`` is what the lower one's loss counts. Each sees only the images at its noise levels; those that lie outside
     its own windows, or of this one, count nothing.
+
+    Args:
+        at: noise level sigma/alpha that parts the two terms.
+        share: what the lower term's loss counts.
     """
 
     above: ForgetTerm

@@ -40,7 +40,7 @@ def renoised(
     on (``seed``, i) alone. Raises UserError for a level that the process does not reach.
     """
     sampler = model if isinstance(model, Sampler) else Heun(model, steps=STEPS)
-    score, sde, grid = sampler.model, sampler.model.sde, sampler.grid()
+    score, sde, grid = sampler.model, sampler.model.sde, sampler.times()
     high, low = (float(sde.log_ratio(t).exp()) for t in (grid[0], grid[-1]))
     if not low < level < high:
         raise UserError(f"level is a noise level sigma/alpha between {low:.3g} and {high:.3g}; got {level}")

@@ -80,15 +80,18 @@ def _free(device: torch.device) -> float:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sampler(ABC):
-    """Draws images from a score model: a subclass gives `step`, and a `grid` if none of `GRIDS` will do.
+    """Draws images from a score model: a subclass gives `step`, and `times` if none of `GRIDS` will do.
 
-    ``steps`` counts the times of the grid, the last one for denoising (Jolicoeur-Martineau et al. 2021).
-    ``spacing`` names the grid. Raises UserError for too few steps and for a grid that does not exist.
+    Args:
+        steps: times visited, the last one for denoising (Jolicoeur-Martineau et al. 2021).
+        grid: how they lie: uniform in t, in (sigma/alpha)^(1/7) (edm) or in the log-snr, or DDPM's own (discrete).
+
+    Raises UserError for too few steps and for a grid that does not exist.
     """
 
     model: ScoreModel = field(kw_only=False)
     steps: int
-    spacing: Grid = "uniform"
+    grid: Grid = "uniform"
 
     evaluations: ClassVar[int] = 1
     """Network evaluations of one step."""
@@ -96,21 +99,21 @@ class Sampler(ABC):
     def __post_init__(self) -> None:
         if self.steps < 2:
             raise UserError(f"a sampler needs at least 2 steps, got {self.steps}; choose steps=18 or more")
-        if self.spacing not in GRIDS:
-            raise UserError(f"no grid {self.spacing!r}; known: {', '.join(GRIDS)}")
+        if self.grid not in GRIDS:
+            raise UserError(f"no grid {self.grid!r}; known: {', '.join(GRIDS)}")
 
     @abstractmethod
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         """x at time s from x (B, *) at time t, both float64 scalars; ``generator.normal(x)`` draws noise."""
 
-    def grid(self) -> Tensor:
+    def times(self) -> Tensor:
         """The times visited, from 1 down to t_min, float64 (steps,)."""
-        return GRIDS[self.spacing](self.model.sde, self.steps)
+        return GRIDS[self.grid](self.model.sde, self.steps)
 
     @property
     def nfe(self) -> int:
         """Network evaluations for each image."""
-        return self.evaluations * (len(self.grid()) - 1) + 1
+        return self.evaluations * (len(self.times()) - 1) + 1
 
     def sample(
         self,
@@ -131,7 +134,7 @@ class Sampler(ABC):
             batch = fitting(self.model)
         if n < 1 or batch < 1:
             raise UserError(f"sample needs at least one image and a batch of one, got n={n}, batch={batch}")
-        out, grid = [], self.grid()
+        out, grid = [], self.times()
         with evaluating(self.model):
             for first in range(start, start + n, batch):
                 size = min(batch, start + n - first)

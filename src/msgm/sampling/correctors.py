@@ -86,7 +86,7 @@ class PredictorCorrector(Sampler):
     @property
     def nfe(self) -> int:
         each = self._predict.evaluations + self.corrector.repeats
-        return each * (len(self.grid()) - 1) + 1
+        return each * (len(self.times()) - 1) + 1
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         return self.corrector(self.model, self._predict.step(x, t, s, generator), s, generator)

@@ -64,7 +64,7 @@ def inpaint(
     if bool(known.all()):
         raise UserError("every pixel is known; mark those to fill in as unknown (False)")
     batch = fitting(score) if batch == "auto" else batch
-    known, grid = known.to(images.device).expand_as(images), sampler.grid()
+    known, grid = known.to(images.device).expand_as(images), sampler.times()
     walk = _walk(len(grid), resample, jump)
     out = []
     with evaluating(score):
@@ -119,7 +119,7 @@ def reconstruct(
     check_settings(perturb=perturb, batch=batch)
     _check(score, images)
     batch = fitting(score) if batch == "auto" else batch
-    grid, t = flow.grid(), torch.tensor(perturb, dtype=torch.float64)
+    grid, t = flow.times(), torch.tensor(perturb, dtype=torch.float64)
     out = []
     with evaluating(score):
         for first in range(0, len(images), batch):

@@ -30,12 +30,15 @@ class Filter(ScoreModel, ABC):
 
     Noise and score follow from the denoised image: ``eps = (x - alpha D') / sigma``. It has no weights of its own to be
     saved: save the model.
+
+    Args:
+        strength: how much of it, above 0.
     """
 
     network: ScoreModel
 
     needs: ClassVar[tuple[str, ...]]
-    """The options of the command line that it is made from: forget (a rule), guide (a judge), against (a model)."""
+    """What it is made from beside the model: what a rule selects (forget), a judge (guide), a model (against)."""
 
     def __init__(self, model: ScoreModel, strength: float) -> None:
         super().__init__(model, model.sde, shape=model.shape, precondition=model.precondition, space=model.space)
@@ -59,9 +62,11 @@ class Repel(Filter):
     ``D' = D + strength sum_k relu(radius / |D - z_k| - 1) (D - z_k)``, z_k the forget images.
 
     An image inside of one ball is put on its surface by ``strength = 1``, and ``strength - 1`` times as far beyond it
-    by more; outside of all of them nothing is changed. ``images`` (N, *shape) in model space; ``radius`` is a distance
-    there, by default `neighbour_distance`. Too large a radius takes in the undecided mean of all images, where every
-    path begins: the pushes of all forget images then add up to junk.
+    by more; outside of all of them nothing is changed. ``images`` (N, *shape) in model space. Too large a radius takes
+    in the undecided mean of all images, where every path begins: the pushes of all forget images then add up to junk.
+
+    Args:
+        radius: a distance in model space; by default that within which three in four forget images have another.
     """
 
     needs = ("forget",)
@@ -97,6 +102,10 @@ class SafeDenoiser(Filter):
     the exact denoiser of all these images it is exactly that of the retained ones (law of total expectation). Only at
     noise levels r of at least ``low``: below, the kernels see nothing but the nearest image.
     ``forget`` (N, *shape) and ``retained`` (M, *shape) in model space.
+
+    Args:
+        cap: largest w / (1 - w).
+        low: lowest noise level sigma/alpha at which it acts.
     """
 
     needs = ("forget",)

@@ -42,7 +42,7 @@ class Heun(Sampler):
     """
 
     steps: int = 18
-    spacing: Grid = "edm"
+    grid: Grid = "edm"
 
     evaluations: ClassVar[int] = 2
 
@@ -63,7 +63,7 @@ class DPMSolver(Sampler):
     """
 
     steps: int = 16
-    spacing: Grid = "log-snr"
+    grid: Grid = "log-snr"
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         sde = self.model.sde
@@ -89,8 +89,11 @@ class RK45(Sampler):
     """Dormand and Prince's adaptive pair on ``dy/du = r eps(alpha y, t)``, u = log r; each image has its own steps.
 
     The reference for ODE samplers: the error of every step is held below ``tolerance (1 + |y|)`` (`solvers.adapt`).
-    ``steps`` are the times at which all images wait for each other; two (t = 1 and t_min) cost least. Raises
-    UserError where an image takes more than ``most`` evaluations between two of them.
+
+    Args:
+        steps: times at which all images wait for each other; two (t = 1 and t_min) cost least.
+        tolerance: error allowed in a step.
+        most: evaluations between two of these times; an image that takes more is a UserError.
     """
 
     steps: int = 2
@@ -107,7 +110,7 @@ class RK45(Sampler):
     @property
     def nfe(self) -> int:
         """Network evaluations for each image: the mean over those drawn so far, 0 before."""
-        return round((len(self.grid()) - 1) * sum(self.used) / len(self.used)) + 1 if self.used else 0
+        return round((len(self.times()) - 1) * sum(self.used) / len(self.used)) + 1 if self.used else 0
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         sde = self.model.sde

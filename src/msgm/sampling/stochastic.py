@@ -58,6 +58,9 @@ class Ancestral(Sampler):
     For DDPM on the grid of all its steps this is Ho et al. 2020, Algorithm 2; for VE, Song et al. 2021, Eq. 47.
     ``variance="forward"`` draws with that of the forward step instead, G^2 = alpha_t^2 (r_t^2 - r_s^2) in x: the
     larger of the two that Ho et al. name in Sec. 3.2.
+
+    Args:
+        variance: of a step.
     """
 
     steps: int = 200
@@ -82,10 +85,13 @@ class DDIM(Sampler):
 
     Song, Meng and Ermon 2021, Eq. 12 and 16, for every process; D is the denoised image. ``eta = 0`` draws no
     noise: Euler on ``dy/dr = eps``, of first order in both directions. ``eta = 1`` is `Ancestral`.
+
+    Args:
+        eta: fresh noise, from 0 (none) to 1 (as much as ancestral).
     """
 
     steps: int = 50
-    spacing: Grid = "discrete"
+    grid: Grid = "discrete"
     eta: float = 0.0
 
     def __post_init__(self) -> None:
@@ -108,7 +114,7 @@ class DPMSolverSDE(DPMSolver):
     """SDE-DPM-Solver++(2M): `Ancestral` with DPM-Solver++'s extrapolated denoised image (Lu et al. 2022b, Eq. 18)."""
 
     steps: int = 30
-    spacing: Grid = "edm"
+    grid: Grid = "edm"
 
     def step(self, x: Tensor, t: Tensor, s: Tensor, generator: Streams) -> Tensor:
         sde = self.model.sde

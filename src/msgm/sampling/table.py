@@ -28,7 +28,7 @@ SamplerName = Literal[
     "pc",
 ]
 
-SAMPLERS: dict[SamplerName, Callable[..., Sampler]] = {
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "heun": Heun,
     "dpm++": DPMSolver,
     "ddim": DDIM,
@@ -36,7 +36,7 @@ SAMPLERS: dict[SamplerName, Callable[..., Sampler]] = {
     "rk45": RK45,
     "dpm++-sde": DPMSolverSDE,
     "ancestral": Ancestral,
-    "ddpm": partial(Ancestral, steps=1000, spacing="discrete"),
+    "ddpm": partial(Ancestral, steps=1000, grid="discrete"),
     "reverse-diffusion": ReverseDiffusion,
     "euler-maruyama": EulerMaruyama,
     "pc": PredictorCorrector,
@@ -48,5 +48,5 @@ def build(name: SamplerName, model: ScoreModel, *, steps: int | None = None, gri
     """The sampler of this name; ``steps`` and ``grid`` (`GRIDS`) are its own where they are None."""
     if name not in SAMPLERS:
         raise UserError(f"no sampler {name!r}; known: {', '.join(SAMPLERS)}")
-    given: dict[str, Any] = {"steps": steps, "spacing": grid}
+    given: dict[str, Any] = {"steps": steps, "grid": grid}
     return SAMPLERS[name](model, **{key: value for key, value in given.items() if value is not None})

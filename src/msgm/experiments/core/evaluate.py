@@ -6,10 +6,12 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ...choice import Choice
 from ...data import Images, Request, Split
 from ...errors import UserError
 from ...metrics import quantities
@@ -21,7 +23,7 @@ from ...metrics.subject import Subject
 from ...model.score import ScoreModel
 from ...progress import bar
 from ...report.results import Result
-from ...sampling import Grid, Sampler, SamplerName, build
+from ...sampling import SAMPLERS, Sampler
 from ...storage import read_json, write_json
 
 
@@ -31,10 +33,8 @@ class EvaluateSettings:
 
     Args:
         n: samples that the judge sees.
-        sampler: as msgm sample takes it; an unlearned model may answer samplers of the ODE (heun, dpm++) and of the
-            SDE (dpm++-sde, euler-maruyama) differently.
-        sampling_steps: times the sampler visits; by default its own.
-        sampling_grid: how they lie; by default the sampler's own.
+        sampler: how they are drawn; an unlearned model may answer samplers of the ODE (heun, dpm++) and of the SDE
+            (dpm++-sde, euler-maruyama) differently.
         nll_images: test images of each set whose likelihood is measured; 0 for none.
         nll_steps: Runge-Kutta steps of the likelihood.
         nll_check: how many of them are measured again with twice the steps.
@@ -43,9 +43,7 @@ class EvaluateSettings:
     """
 
     n: int = 1000
-    sampler: SamplerName = "dpm++"
-    sampling_steps: int | None = None
-    sampling_grid: Grid | None = None
+    sampler: Annotated[Choice, SAMPLERS] = Choice("dpm++")
     nll_images: int = 40
     nll_steps: int = 12
     nll_check: int = 8
@@ -57,8 +55,7 @@ class EvaluateSettings:
             raise UserError(f"n must be 2 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
         if self.renoise_images < 0:
             raise UserError(f"renoise_images must be 0 or more; got {self.renoise_images}")
-        if self.sampling_steps is not None and self.sampling_steps < 2:
-            raise UserError(f"sampling_steps must be at least 2 steps; got {self.sampling_steps}")
+        self.sampler.maker("sampler", SAMPLERS)(None)  # refuses what it cannot be made of before any model is there
         if self.nll_steps < 1:
             raise UserError(f"nll_steps must be 1 or more; got {self.nll_steps}")
         if self.nll_images and not self.nll_check >= 1:
@@ -79,7 +76,7 @@ class EvaluateSettings:
 
     def build(self, model: ScoreModel) -> Sampler:
         """The sampler of a model."""
-        return build(self.sampler, model, steps=self.sampling_steps, grid=self.sampling_grid)
+        return self.sampler.maker("sampler", SAMPLERS)(model)
 
 
 def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> Tensor:
@@ -164,7 +161,7 @@ def evaluate(
                 write_json(stored, {"judged": judged, "measured": {key: each.to_dict() for key, each in found.items()}})
     clocks = {quantities.SECONDS: seconds, quantities.AUDIT_SECONDS: time.monotonic() - began if whole else None}
     found |= {quantity.name: quantity.of(value) for quantity, value in clocks.items() if value is not None}
-    return Result(model=name, method=method, measured=found, judged=judged, sampler=settings.sampler), subject
+    return Result(model=name, method=method, measured=found, judged=judged, sampler=settings.sampler.name), subject
 
 
 def beside(parent: Result, results: Sequence[Result], judge: Judge, forget: Set[int]) -> list[Result]:

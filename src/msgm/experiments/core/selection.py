@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...choice import Choice
 from ...data import Split
 from ...errors import UserError
 from ...formats.tensors import read_tensors, write_tensors
@@ -39,14 +40,13 @@ class SelectSettings:
     A watched checkpoint is measured by a reduced audit, with these numbers a fifth of a full one.
 
     Args:
-        select_every: steps between watched checkpoints; the last step is always watched.
-        select_n: samples judged at each, by 10 steps of dpm++ (a full audit has 1000, by 20).
-        select_images: held-out images of each set whose likelihood is measured at each (a full audit has
-            40), 4 of them again with twice the steps.
-        select_share: share of the retained and of the forgotten training images held out, never trained on.
+        select_every: steps between watched checkpoints; the last is always watched.
+        select_n: samples judged at each, by 10 steps of dpm++.
+        select_images: held-out images of each set for the likelihood of each.
+        select_share: share of the training images of each set that is held out.
         select_junk: by how much the share of junk may exceed the parent's.
-        select_nll: by how many bits/dim the NLL of the retained held-out images may exceed the parent's.
-        select_stop: end the run when that NLL exceeds the parent's by this many bits/dim.
+        select_nll: bits/dim by which the retained NLL may exceed the parent's.
+        select_stop: end the run when it exceeds the parent's by this many.
     """
 
     select_every: int = 50
@@ -75,7 +75,7 @@ class SelectSettings:
     def evaluation(self) -> EvaluateSettings:
         """How each checkpoint is measured: little evidence, but the same noise and images each time."""
         return EvaluateSettings(
-            n=self.select_n, sampler="dpm++", sampling_steps=10, nll_images=self.select_images,
+            n=self.select_n, sampler=Choice.of("dpm++", steps=10), nll_images=self.select_images,
             nll_check=min(4, self.select_images), seed=SEED,
         )  # fmt: skip
 

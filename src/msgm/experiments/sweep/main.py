@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from ast import literal_eval
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...choice import Choice
 from ...errors import UserError
 from ...forgetting.methods import METHODS, Method
 from ...metrics.shares import forget_classes
@@ -52,62 +52,29 @@ class SweepEvaluation(EvaluateSettings):
     nll_check: int = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """A method with some of its options set; the rest are its own."""
+def variants(asked: Sequence[Choice]) -> list[Choice]:
+    """What to train and compare: each of ``asked``, a list among its options standing for values to try.
 
-    method: str
-    options: tuple[tuple[str, Any], ...] = ()
+    Of several lists every combination is tried; nothing asked is all methods. ``standard`` is not among them: it
+    forgets nothing, and the model that all start from stands for it. Raises UserError where nothing is left.
 
-    @property
-    def name(self) -> str:
-        """As it stands in tables: ``redirect alpha=0.4``."""
-        return " ".join([self.method, *(f"{key}={value}" for key, value in self.options)])
-
-    @property
-    def folder(self) -> str:
-        """The name as a folder's."""
-        return re.sub(r"[^\w.=+-]+", "_", self.name)
-
-
-def variants(methods: str, grid: str = "") -> list[Variant]:
-    """What to train and compare: ``methods`` is ``all`` or names with commas, ``grid`` has values to try for options.
-
-    ``standard`` is not among them: it forgets nothing, and the model that all start from stands for it.
-    ``"redirect:alpha=0.4,0.5;obtuse:alpha=0.5,window=1,3"`` tries every combination of a method's values, instead of
-    its defaults; a method named there only is added. An option may be one of a part, as ``combine.alpha``. Raises
-    UserError for what cannot be read and for unknown methods.
-
-    >>> [v.name for v in variants("unseen,redirect", "redirect:alpha=0.4,0.5")]
+    >>> [str(v) for v in variants([Choice("unseen"), Choice.of("redirect", alpha=[0.4, 0.5])])]
     ['unseen', 'redirect alpha=0.4', 'redirect alpha=0.5']
     """
-    form = "write METHOD:option=value,value,option=value;METHOD:..."
-    tried: dict[str, list[tuple[tuple[str, Any], ...]]] = {}
-    for part in filter(None, (part.strip() for part in grid.split(";"))):
-        name, _, text = (piece.strip() for piece in part.partition(":"))
-        values: dict[str, list[str]] = {}
-        for word in filter(None, (word.strip() for word in text.split(","))):
-            key, equals, value = (piece.strip() for piece in word.rpartition("="))
-            if not equals and not values:
-                raise UserError(f"grid {part!r} cannot be read; {form}")
-            values.setdefault(key.replace("-", "_") or list(values)[-1], []).append(value)
-        if not values or not all(all(found) for found in values.values()):
-            raise UserError(f"grid {part!r} gives no values; {form}")
-        chosen = product(*([_value(text) for text in found] for found in values.values()))
-        tried.setdefault(_known(name), []).extend(tuple(zip(values, each, strict=True)) for each in chosen)
-    listed = (
-        list(METHODS) if methods == "all" else [_known(name) for part in methods.split(",") if (name := part.strip())]
-    )
-    names = list(dict.fromkeys([*listed, *tried]))
     found = [
-        Variant(method=name, options=options)
-        for name in names
-        for options in tried.get(name, [()])
-        if name != "standard"
+        Choice(choice.name, tuple(zip([key for key, _ in choice.options], each, strict=True)))
+        for choice in asked or [Choice(name) for name in METHODS]
+        for each in product(*(value if isinstance(value, list) else [value] for _, value in choice.options))
+        if choice.name != "standard"
     ]
     if not found:
         raise UserError("there is nothing to compare with the model itself; name other methods than standard")
     return list(dict.fromkeys(found))
+
+
+def folder_of(variant: Choice) -> str:
+    """Its name as a folder's."""
+    return re.sub(r"[^\w.=+-]+", "_", str(variant))
 
 
 def equal_batch(method: Method, batch: int, steps: int) -> int:
@@ -121,7 +88,7 @@ def equal_batch(method: Method, batch: int, steps: int) -> int:
 
 def sweep(
     task: Task,
-    methods: Mapping[Variant, Method],
+    methods: Mapping[Choice, Method],
     *,
     settings: UnlearnSettings,
     seeds: int,
@@ -146,8 +113,8 @@ def sweep(
     groups = [
         [
             Job(
-                name=variant.name,
-                out=out / "runs" / variant.folder / f"seed-{seed}",
+                name=str(variant),
+                out=out / "runs" / folder_of(variant) / f"seed-{seed}",
                 task=task,
                 method=method,
                 settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps), seed=seed),
@@ -251,17 +218,3 @@ def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Seque
         grids=[(job.name, picture(job.out / GRID)) for job in shown if (job.out / GRID).exists()],
         notes=notes,
     )
-
-
-def _known(name: str) -> str:
-    if name not in METHODS:
-        raise UserError(f"no method {name!r}; known: {', '.join(METHODS)}")
-    return name
-
-
-def _value(text: str) -> Any:
-    """A number, true, false or none as Python writes them; else a word."""
-    try:
-        return literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
