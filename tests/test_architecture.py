@@ -102,6 +102,13 @@ def violations(text: str, module: str, *, package: bool = False) -> list[str]:
             found.append(f"{module}:{line}: {own} may not import {room(name)}")
         if top in BANNED:
             found.append(f"{module}:{line}: nothing may import {top}")
+    if own not in ("cli", "msgm", "__main__"):
+        words = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        found += [
+            f"{module}:{node.lineno}: {said[0]} is for the command line to say; give the error its option"
+            for node in words
+            if (said := re.search(r"(?<![\w-])--[a-z][\w-]+", node.value))
+        ]
     for line, name in imports(on_import(tree), module, package=package):
         if (top := name.split(".")[0]) in HEAVY:
             found.append(f"{module}:{line}: import {top} inside the function that uses it")
@@ -177,10 +184,11 @@ def test_imports_point_one_way(path: Path) -> None:
         ("msgm.process.sde", "try:\n    import rich.table\nexcept ImportError:\n    rich = None"),
         ("msgm.process.sde", "from matplotlib import pyplot"),
         ("msgm.data.datasets", "def f():\n    from torchvision.datasets import MNIST"),
+        ("msgm.training.loop", 'raise UserError(f"{path} exists; pass --overwrite")'),
         ("msgm.attic", ""),
     ],
 )
-def test_a_forbidden_import_is_flagged(module: str, text: str) -> None:
+def test_what_is_against_the_rules_is_flagged(module: str, text: str) -> None:
     assert len(violations(text, module)) == 1
 
 

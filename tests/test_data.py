@@ -473,7 +473,7 @@ def test_a_source_is_one_entry_of_the_record(tmp_path: Path) -> None:
     assert images.to_dict() == entry
     assert Source.from_dict(entry) == Source("pets", dir=str(tmp_path), size=2, recorded=images.digest)
     assert toy().to_dict() == {"name": "toy", "sha256": toy().digest, "images": 3}
-    with pytest.raises(UserError, match="names no data; say which images with --data"):
+    with pytest.raises(UserError, match="names no data; say which images"):
         Source.of_record({})
 
 

@@ -29,7 +29,7 @@ def test_the_demo_is_resumed_with_its_own_settings_only(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(jobs, "unlearn", unlearn)
     options = {"unlearning": SHORT, "evaluation": LOOK, "command": "msgm demo"}
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
+    with pytest.raises(KeyboardInterrupt, match="what is finished is kept"):
         demo(out, **options)
     with pytest.raises(UserError, match=r"settings.steps was 1 and is 2"):
         demo(out, **{**options, "unlearning": UnlearnSettings(steps=2, batch=2, warmup=1, save_every=1)}, resume=True)

@@ -165,8 +165,7 @@ def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
         assert all(r["status"] == "finished" for r in row["runs"])
     # A method that asks for what is not given is a row, too, and one that diverges; both are on no front.
     assert reweight["status"] == (
-        "refused: method reweight weighs images by a judge's confidence, and none is given (--confidence) "
-        "(2 of 2 seeds)"
+        "refused: method reweight weighs images by a judge's confidence, and none is given (2 of 2 seeds)"
     )
     assert reweight["unlearning_ratio"]["value"] is None and reweight["front"] is False
     assert obtuse["status"] == "diverged at step 1 (2 of 2 seeds)"
@@ -252,7 +251,7 @@ def test_ctrl_c_loses_nothing(workers: int, task: Task, whole: Path, tmp_path: P
         process.kill()
     stored = {path: path.read_bytes() for path in out.glob("runs/**/row.json")}
     if process.returncode:  # it may have been too late
-        assert "go on with --resume" in said
+        assert "what is finished is kept" in said
         assert 1 <= len(stored) < 9 and not (out / "results.json").exists()
     swept(task, out, resume=True)
     assert all(path.read_bytes() == content for path, content in stored.items())
@@ -328,7 +327,7 @@ def test_the_estimate_is_said_before_the_work(task: Task, tmp_path: Path, monkey
 
     monkeypatch.setattr(jobs, "perform", perform)
     said: list[str] = []
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
+    with pytest.raises(KeyboardInterrupt, match="what is finished is kept"):
         swept(task, tmp_path / "s", say=said.append)
     assert len(said) == 1 and re.match(r"9 runs on 1 process, about \d+ (seconds|minutes)", said[0])
 

@@ -154,7 +154,9 @@ def test_a_stopped_training_continues_bit_for_bit(step: int, number: int, traine
     status = forked(lambda: cli.main(command(folder)), step=step, number=number)
     if number != signal.SIGKILL:
         assert status == 128 + number
-        assert f"msgm: interrupted after step {step} of 14; go on with --resume" in capfd.readouterr().err
+        said = capfd.readouterr().err
+        assert f"msgm: interrupted after step {step} of 14; its state is in " in said
+        assert "; the same command with --resume goes on" in said
     cli.main(command(folder, "--resume"))
     assert result(folder) == trained
 
@@ -197,7 +199,7 @@ CALLS: list[None] = []
 def stopped(folder: Path, **options: Any) -> None:
     CALLS.clear()
     method = replace(methods.redirect(), retain=Stopping())
-    with pytest.raises(Interrupted, match=f"after step 4 of {STEPS}; go on with --resume"):
+    with pytest.raises(Interrupted, match=f"after step 4 of {STEPS}; its state is in "):
         unlearned(folder, method=method, **options)
 
 

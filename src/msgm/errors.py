@@ -21,9 +21,10 @@ class UserError(ValueError):
 class Interrupted(KeyboardInterrupt):
     """Stopped by a signal: Ctrl-C, or SIGTERM or SIGHUP, which a scheduler and a closed terminal send.
 
-    What was done is saved; the message says how to go on. The command line exits with 128 and the ``number``.
+    What was done is saved, and where it is ``resumable`` a run with ``resume`` goes on from there. The command line
+    exits with 128 and the ``number``.
     """
 
-    def __init__(self, message: str = "interrupted", number: int = signal.SIGINT) -> None:
+    def __init__(self, message: str = "interrupted", number: int = signal.SIGINT, *, resumable: bool = False) -> None:
         super().__init__(message)
-        self.number = number
+        self.number, self.resumable = number, resumable

@@ -118,21 +118,24 @@ def _resumed(path: Path, making: Making, *, resume: bool, overwrite: bool) -> bo
             raise UserError(f"{path} holds {clash[0]}, which no {making.kind} of msgm made there; use another folder")
         if resume and not overwrite:
             raise UserError(
-                f"{path} holds no {making.kind} of msgm to resume; leave --resume out and use another folder"
+                f"{path} holds no {making.kind} of msgm to resume; start one in another folder", option="resume"
             )
         if not overwrite:
-            raise UserError(f"{path} already exists; choose another folder or pass --overwrite")
+            raise UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
         return False
     if there.get("kind") != making.kind:
         raise UserError(f"{path} holds a {there.get('kind')} of msgm, not a {making.kind}; use another folder")
     if not resume:
         if not overwrite:
-            raise UserError(f"{path} already exists; choose another folder or pass --overwrite")
+            raise UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
         return False
     changed = differences(there["identity"], making.identity)
     why = "".join(f" ({reason})" for name, reason in making.why.items() if name in changed)
     if "ended" in there:
-        raise UserError(f"{path} is finished; there is nothing to resume{why}. Use another folder or --overwrite")
+        raise UserError(
+            f"{path} is finished; there is nothing to resume{why}. Use another folder, or overwrite it",
+            option="overwrite",
+        )
     if changed:
         lines = [f"{name} {change}" for name, change in changed.items()]
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""

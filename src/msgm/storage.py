@@ -74,4 +74,4 @@ def claim(out: Path, *, overwrite: bool = False) -> None:
     """Refuse an output folder that cannot be written, or that already holds something unless it may be replaced."""
     path = place(out)
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise UserError(f"{path} already exists; choose another folder or pass --overwrite")
+        raise UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")

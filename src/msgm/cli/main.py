@@ -71,12 +71,13 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _run(name, argv[1:])
     except UserError as error:
-        _fail(2, f"{error} (see --{error.option.replace('_', '-')})" if error.option else str(error))
+        _fail(2, f"{error} (--{error.option.replace('_', '-')})" if error.option else str(error))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _fail(2, f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched")
     except KeyboardInterrupt as error:
-        _fail(128 + getattr(error, "number", signal.SIGINT), str(error) or "interrupted")
+        more = "; the same command with --resume goes on" if getattr(error, "resumable", False) else ""
+        _fail(128 + getattr(error, "number", signal.SIGINT), (str(error) or "interrupted") + more)
 
 
 def _run(name: str, words: Sequence[str]) -> None:

@@ -182,7 +182,8 @@ class Images:
             mends.append(f"resize them (size {wanted[1]})")
         mends.append("or use other data" if mends else "use other data")
         raise UserError(
-            f"{by} makes {what} of shape {tuple(wanted)}{axes}, {self.name} has {self.shape}; {', '.join(mends)}"
+            f"{by} makes {what} of shape {tuple(wanted)}{axes}, {self.name} has {self.shape}; {', '.join(mends)}",
+            option="data.size" if len(mends) > 1 else "data",
         )
 
 

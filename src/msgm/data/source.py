@@ -138,7 +138,7 @@ class Source:
         entry = record.get("data")
         if entry is None:
             if "name" not in given:
-                raise UserError("the model's record names no data; say which images with --data")
+                raise UserError("the model's record names no data; say which images", option="data")
             return cls(**given)
         before = cls.from_dict(entry)
         asked = cls(**given) if "name" in given else replace(before, **given)

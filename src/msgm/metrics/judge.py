@@ -91,7 +91,7 @@ class Judge(nn.Module):
                 f"column {column!r} gives {list(self.classes)}"
             )
         if shape[1] != shape[2]:
-            raise UserError(f"the judge takes square images, got {shape[1]}x{shape[2]}; set --image-size")
+            raise UserError(f"the judge takes square images, got {shape[1]}x{shape[2]}; resize", option="data.size")
         self.shape = shape
         self.names = tuple(names) if names else tuple(str(label) for label in self.classes)
         if len(self.names) != len(self.classes):

@@ -82,7 +82,9 @@ def restored(
 def check_judge(judge: Judge, images: Images, request: Request | None) -> None:
     """Raise `UserError`, before any work, for a judge of other images or of another column than the request's."""
     if judge.shape != images.shape:
-        raise UserError(f"the judge takes images of shape {judge.shape}, not {images.shape}; name another with --judge")
+        raise UserError(
+            f"the judge takes images of shape {judge.shape}, not {images.shape}; name another", option="judge"
+        )
     if request is not None and not 0 < len(forget_classes(request, judge)) < len(judge.classes):
         raise UserError(f"{request} selects none or all of the judge's classes; use a judge of its column")
 

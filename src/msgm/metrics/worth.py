@@ -55,7 +55,8 @@ class Worth:
         raise UserError(
             f"the judge{origin} cannot tell what is to be forgotten in these data: it finds {self.recall.value:.0%} of "
             f"{self.recall.n} real images of it, and takes {self.false_positives.value:.0%} of the others for it; name "
-            "a judge of these data with --judge, made by train-judge"
+            "a judge that was trained on such data",
+            option="judge",
         )
 
     def corrected(self, hits: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -99,7 +99,8 @@ def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
     if shape[-2:] != (chosen.size, chosen.size):
         raise UserError(
             f"network preset {name!r} takes {chosen.size}x{chosen.size} images, the data has "
-            f"{shape[-2]}x{shape[-1]}; choose another preset or set --image-size {chosen.size}"
+            f"{shape[-2]}x{shape[-1]}; choose another preset, or resize to {chosen.size}",
+            option="data.size",
         )
     return chosen
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.decode import Decoder
-from ..errors import UserError
+from ..errors import Interrupted, UserError
 from ..progress import bar
 from ..sampling import Sampler, fitting
 from ..storage import claim, read_json, write_bytes, write_json
@@ -68,7 +68,7 @@ def draw(
                 x = sampler.sample(min(size, n - start), seed=seed, batch=size, start=start, tick=tick)
                 save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; the same command with --resume goes on in {out}") from None
+        raise Interrupted(f"interrupted; what was drawn is in {out}", resumable=True) from None
     write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
 
 

@@ -25,7 +25,7 @@ def sets(
     """The images to keep, and those to forget where a term asks for them."""
     if isinstance(data, Images):
         if method.forget is not None or not method.sees_forget:
-            raise UserError(f"method {method.name} needs to know what to forget; give a request (--forget RULE)")
+            raise UserError(f"method {method.name} needs to know what to forget; give a request", option="forget")
         retain, forget = data, None
     elif method.sees_forget:
         retain, forget = data.retain.join(data.forget), None
@@ -42,7 +42,7 @@ def counts(method: Method, confidence: Tensor | None, rows: int) -> Tensor | Non
     if not method.power:
         return None
     if confidence is None:
-        raise UserError(f"method {method.name} weighs images by a judge's confidence; give one (--judge FOLDER)")
+        raise UserError(f"method {method.name} weighs images by a judge's confidence; give it", option="confidence")
     powers = confidence.detach().cpu().float() ** method.power
     if powers.shape != (rows,) or not bool((confidence >= 0).all() & (confidence <= 1).all() & powers.any()):
         raise UserError(f"confidence must be {rows} numbers in [0, 1], not all 0; got shape {tuple(confidence.shape)}")

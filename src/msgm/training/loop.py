@@ -190,8 +190,11 @@ def _steps(state: State, objective: Objective, folder: Folder, plan: _Plan) -> N
                 log.sync()
                 folder.store(state)
             if stop:
-                where = f"; go on with --resume (state in {folder.path})" if folder.path is not None else ""
-                raise Interrupted(f"interrupted after step {state.step} of {settings.steps}{where}", stop)
+                kept = folder.path is not None
+                where = f"; its state is in {folder.path}" if kept else ""
+                raise Interrupted(
+                    f"interrupted after step {state.step} of {settings.steps}{where}", stop, resumable=kept
+                )
         curve.flush()
 
 

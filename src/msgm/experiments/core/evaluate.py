@@ -101,7 +101,8 @@ def check(model: ScoreModel, judge: Judge, request: Request, test: Images) -> tu
     if model.shape != test.shape or judge.shape != test.shape:
         raise UserError(
             f"model {model.shape}, judge {judge.shape} and test images {test.shape} must agree in (channels, height, "
-            f"width); use the judge and data of the model's size (--image-size)"
+            f"width); use the judge and data of the model's size",
+            option="data.size",
         )
     chosen = request.mask(test)
     if not chosen.any() or chosen.all():

@@ -93,7 +93,7 @@ class Job:
     def refusal(self) -> str:
         """Why the method cannot run with what the task gives; empty where it can."""
         if self.method is not None and self.method.power and self.task.confidence is None:
-            return f"method {self.method.name} weighs images by a judge's confidence, and none is given (--confidence)"
+            return f"method {self.method.name} weighs images by a judge's confidence, and none is given"
         return ""
 
     def identity(self, common: Mapping[str, Any]) -> dict[str, Any]:

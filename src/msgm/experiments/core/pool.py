@@ -14,7 +14,7 @@ from threading import Thread
 
 import torch
 
-from ...errors import UserError
+from ...errors import Interrupted, UserError
 from ...progress import Tick
 from .pieces import Piece
 
@@ -38,7 +38,7 @@ def run_all(pieces: Sequence[Piece], *, workers: int, tick: Tick) -> None:
             with _workers(min(workers, len(pieces))) as lines:
                 _spread(pieces, lines, tick)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; what is finished is kept, go on with --resume") from None
+        raise Interrupted("interrupted; what is finished is kept", resumable=True) from None
 
 
 def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick) -> None:
@@ -54,8 +54,9 @@ def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick) ->
                 said, *more = line.recv()
             except (EOFError, OSError):
                 raise UserError(
-                    "a process ended unexpectedly, for want of memory perhaps; go on with --resume, on fewer of them "
-                    "if need be"
+                    "a process ended unexpectedly, for want of memory perhaps; what is finished is kept: resume, on "
+                    "fewer of them if need be",
+                    option="resume",
                 ) from None
             if said == "tick":
                 tick(*more)

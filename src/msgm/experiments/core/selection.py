@@ -145,7 +145,8 @@ class Selection:
             if step == 0 and _nll(self.rows[0]) == math.inf:
                 raise UserError(
                     "the likelihood of the model to unlearn fails its step-doubling check, so there is nothing to "
-                    "select by; try more --select-images, or look at it with msgm nll"
+                    "select by; try more images, or look at its likelihood alone",
+                    option="select_images",
                 )
             if step > 0 and best(self.rows, self.settings) == step:
                 self.kept = step
@@ -214,7 +215,7 @@ class Selection:
         """What the run had measured before it was interrupted, which may be more than its saved state knows of."""
         stored = read_json(self.out / WATCHED) if self.out is not None else {}
         if stored.get("settings") != asdict(self.settings):
-            raise UserError(f"{self.out} was begun with other --select options; resume with the same")
+            raise UserError(f"{self.out} was begun with other settings of the selection; resume with the same")
         self.rows = {int(step): Result.from_dict(row) for step, row in stored["rows"].items()}
         self.kept = int(stored["kept"])
         if self.kept and self.out is not None:
