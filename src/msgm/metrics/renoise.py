@@ -62,7 +62,7 @@ def renoised(
 
 def _below(sampler: Sampler, level: float) -> Tensor:
     """The time of a noise level, and the sampler's times after it."""
-    begin, grid = sampler.model.sde.time(torch.tensor(math.log(level), dtype=torch.float64)), sampler.grid()
+    begin, grid = sampler.model.sde.time(torch.tensor(math.log(level), dtype=torch.float64)), sampler.times()
     return torch.cat([begin[None], grid[grid < begin]])
 
 
