@@ -1,7 +1,7 @@
-"""Write README.md's table and picture from a finished demo: python scripts/make_readme.py runs/demo.
+"""Write README.md's tables and picture: python scripts/make_readme.py runs/demo, a finished demo.
 
-The demo's results.json becomes docs/results/demo.json; without a folder, the table is made again from that file, and
-with --check nothing is written: the exit status says whether README.md is up to date.
+The demo's results.json becomes docs/results/demo.json; without a folder, the tables are made again from that file and
+from the commands there are, and with --check nothing is written: the exit status says whether README.md is up to date.
 """
 
 import json
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 from blocks import ROOT, fill, table
+
+from msgm.cli.main import COMMANDS
 
 
 def number(measured: dict[str, float | None], digits: int = 2) -> str:
@@ -35,12 +37,17 @@ def models(results: dict) -> str:
         rows.append(cells)
     unlearning, evaluation = results["budget"]["unlearning"], results["budget"]["evaluation"]
     return (
-        f"{table((*heads, 'seconds'), rows)}\n\n`{results['command']}`, seed {results['seed']}, "
-        f"commit `{str(results['commit'])[:7]}`, "
-        f"{results['budget']['size']} budget: {unlearning['steps']} fine-tuning steps of batch {unlearning['batch']}, "
-        f"{evaluation['n']} samples, {evaluation['nll_images']} test images a set. "
-        "This package's own experiment, not the paper's."
+        f"{table((*heads, 'seconds'), rows)}\n\nMade by `{results['command']}`, seed {results['seed']}, "
+        f"commit `{str(results['commit'])[:7]}`:\n"
+        f"{unlearning['steps']} fine-tuning steps of batch {unlearning['batch']}, "
+        f"{evaluation['n']} samples, {evaluation['nll_images']} test images of each set.\n"
+        "This is the package's own experiment, not the paper's."
     )
+
+
+def commands() -> str:
+    """Every command and what it does."""
+    return table(("command", "what it does"), [(f"`msgm {name}`", what) for name, what in COMMANDS.items()])
 
 
 def picture(demo: Path, names: list[str]) -> None:
@@ -68,7 +75,9 @@ def main() -> int:
     for demo in folders:
         stored.write_text((demo / "results.json").read_text())
         picture(demo, [row["model"] for row in json.loads(stored.read_text())["rows"]])
-    return fill(readme, {"results": models(json.loads(stored.read_text()))}, check="--check" in sys.argv)
+    return fill(
+        readme, {"results": models(json.loads(stored.read_text())), "commands": commands()}, check="--check" in sys.argv
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ _WHERE = {
     "ScoreModel": "model.score",
     "train": "training.loop",
     "unlearn": "training.loop",
+    "Diverged": "training.loop",
     "RunSpec": "training.runs",
     "TrainSettings": "training.settings",
     "UnlearnSettings": "training.settings",
@@ -33,6 +34,7 @@ _WHERE = {
     "log_likelihood": "likelihood",
     "variational_bound": "likelihood",
     "inpaint": "sampling.editing",
+    "read_mask": "sampling.editing",
     "reconstruct": "sampling.editing",
     "unlearning_ratio": "metrics.shares",
     "Judge": "metrics.judge",
@@ -70,8 +72,8 @@ if TYPE_CHECKING:
         ReverseDiffusion,
         filters,
     )
-    from .sampling.editing import inpaint, reconstruct
-    from .training.loop import train, unlearn
+    from .sampling.editing import inpaint, read_mask, reconstruct
+    from .training.loop import Diverged, train, unlearn
     from .training.runs import RunSpec
     from .training.settings import TrainSettings, UnlearnSettings
 

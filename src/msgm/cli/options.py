@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..choice import Choice
 from ..data import ForgetRequest, Images, Source, Split
+from ..data.decode import Background, Mode
 from ..errors import UserError
 from ..experiments.core.evaluate import retain_confidence
 from ..forgetting.methods import METHODS, PARTS, Method
@@ -34,6 +35,9 @@ class Data:
         dir: where named data sets lie.
         size: crop to a square and resize to this many pixels.
         labels: the column that is the label.
+        mode: bring all images to one; without it all must have the same.
+        background: what transparent pixels lie on.
+        skip_bad: skip images that cannot be read, and say how many.
         changed: whether images may differ from those that the record names.
     """
 
@@ -41,6 +45,9 @@ class Data:
     dir: str | None = None
     size: int | None = None
     labels: str | None = None
+    mode: Mode | None = None
+    background: Background = "white"
+    skip_bad: bool = False
     changed: Literal["refuse", "ok"] = "refuse"
 
     def of(self, model: ScoreModel) -> Source:
