@@ -408,7 +408,7 @@ def test_a_class_of_a_conditional_model_is_chosen(tmp_path: Path) -> None:
     network = conditional()
     place = pipeline(tmp_path / "m", network)
     said = refused(place)
-    assert "num_class_embeds=10" in said and "--class-label" in said
+    assert "num_class_embeds=10" in said and "choose a class, 0 to 9" in said
     assert "0 to 9" in refused(place, class_label=10)
     x, k = images(), torch.tensor([0, 500, 999])
     for label in (0, 7):

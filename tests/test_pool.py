@@ -111,9 +111,7 @@ def test_ctrl_c_ends_what_is_under_way_and_begins_nothing_more(to_all: bool, tmp
         said = process.communicate(timeout=95)[1]
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == ["begun-0", "begun-1", "begun-2", "done-0"]
     assert process.returncode != 0 and said.count("Traceback") == 1
-    assert (
-        said.strip().splitlines()[-1] == "KeyboardInterrupt: interrupted; what is finished is kept, go on with --resume"
-    )
+    assert said.strip().splitlines()[-1] == "msgm.errors.Interrupted: interrupted; what is finished is kept"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -218,7 +218,7 @@ def test_files_that_are_not_read_are_refused_with_what_to_do(tmp_path: Path, cap
     torch.save({"model": Payload()}, tmp_path / "code.pkl")
     assert "state_dict" in refused("code.pkl") and "this must not run" not in capsys.readouterr().out
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "other.pth")
-    assert "--model-factory" in refused("other.pth")
+    assert "name the function" in refused("other.pth")
     (tmp_path / "text.pth").write_text("<html>")
     assert "text.pth" in refused("text.pth")
     path = checkpoint(tmp_path / "c.pth", tiny("ddpm++"))
@@ -230,7 +230,7 @@ def test_files_that_are_not_read_are_refused_with_what_to_do(tmp_path: Path, cap
     assert "shadow_params" in refused("c.pth")
     found["model"] = {k: v for k, v in found["model"].items() if "all_modules.5." not in k}
     torch.save(found, path)
-    assert "--model-factory" in refused("c.pth")
+    assert "name the function" in refused("c.pth")
 
 
 FACTORY = """

@@ -19,8 +19,8 @@ def read_model(name: str, **chosen: Any) -> ScoreModel:
 
 
 def inspect(
-    *,
     model: str,
+    *,
     weights: str | None = None,
     class_label: int | None = None,
     size: int | None = None,
@@ -59,8 +59,8 @@ def inspect(
 
 
 def convert(
-    *,
     model: str,
+    *,
     out: Path,
     weights: str | None = None,
     class_label: int | None = None,

@@ -92,8 +92,9 @@ def _file(path: Path, factory: str | None, chosen: dict[str, Any]) -> ScoreModel
     if edm.belongs(found):
         return edm.read(found, path, **_only(chosen, path, "class_label"))
     raise UserError(
-        f"{path} is no checkpoint of score_sde or EDM, and weights alone do not say of what network they are; name a "
-        f"function that builds it: --model-factory package.module:function"
+        f"{path} is no checkpoint of score_sde or EDM, and weights alone do not say of what network they are; name the "
+        f"function that builds it, as package.module:function",
+        option="model_factory",
     )
 
 

@@ -141,8 +141,8 @@ def _class(config: Mapping[str, Any], where: Path, class_label: int | None) -> i
         raise UserError(f"{where}: num_class_embeds is a number of classes; got {str(count)[:40]}")
     if class_label is None or not 0 <= class_label < count:
         raise UserError(
-            f"{where}: the network is class-conditional (num_class_embeds={count}); choose a class, 0 to {count - 1}: "
-            f"msgm convert MODEL --class-label K --out FOLDER, or load(..., class_label=K)"
+            f"{where}: the network is class-conditional (num_class_embeds={count}); choose a class, 0 to {count - 1}",
+            option="class_label",
         )
     return class_label
 

@@ -39,8 +39,8 @@ def read(found: Mapping[str, Tensor], path: Path, *, class_label: int | None = N
     config = layout(state, path)
     if config.classes and (class_label is None or not 0 <= class_label < config.classes):
         raise UserError(
-            f"{path}: the network is class-conditional; choose a class, 0 to {config.classes - 1}: --class-label K, or "
-            f"load(..., class_label=K)"
+            f"{path}: the network is class-conditional; choose a class, 0 to {config.classes - 1}",
+            option="class_label",
         )
     if class_label is not None and not config.classes:
         raise UserError(f"{path}: the network has no classes; leave out class_label")
@@ -61,8 +61,9 @@ def layout(state: Mapping[str, Tensor], path: Path) -> EDMConfig:
         return _layout({name: tuple(value.shape) for name, value in state.items()})
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         raise UserError(
-            f"{path}: its network is neither DDPM++ nor NCSN++ as EDM has them (ADM is not read); name what builds it: "
-            f"--model-factory package.module:function"
+            f"{path}: its network is neither DDPM++ nor NCSN++ as EDM has them (ADM is not read); name the function "
+            "that builds it",
+            option="model_factory",
         ) from None
 
 

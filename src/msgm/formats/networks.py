@@ -90,7 +90,8 @@ def read_network(
         if made is None:
             raise UserError(
                 f"{path}: the network is made by code, {str(config.get('factory'))[:80]}, which runs only when you "
-                f"name it: load(..., module_factory=...) or --model-factory"
+                f"name it",
+                option="model_factory",
             )
         fit(made, given, path)
         fill(made, given)

@@ -22,8 +22,8 @@ def refuse_half_written(folder: Path) -> None:
     """UserError for a folder in which a save was killed."""
     if (folder / MARKER).exists():
         raise UserError(
-            f"{folder} is half-written: a save was stopped in the middle of it. Make the model again, with --resume or "
-            f"--overwrite, or delete the folder"
+            f"{folder} is half-written: a save was stopped in the middle of it. Make the model again, resumed or "
+            f"overwritten, or delete the folder"
         )
 
 

@@ -110,8 +110,9 @@ def layout(state: Mapping[str, Tensor], path: Path) -> SongConfig:
         config = _layout([parts[k] for k in range(len(parts))])
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         raise UserError(
-            f"{path}: its network is none of DDPM, DDPM++ and NCSN++ in the sizes that are read; name what builds it: "
-            f"--model-factory package.module:function"
+            f"{path}: its network is none of DDPM, DDPM++ and NCSN++ in the sizes that are read; name the function "
+            "that builds it",
+            option="model_factory",
         ) from None
     return replace(config, sigmas=len(state["sigmas"]) if "sigmas" in state else 0)
 
