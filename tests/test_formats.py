@@ -526,7 +526,7 @@ def test_how_a_model_was_read_is_said_and_shown(tmp_path: Path, capsys) -> None:
     line = f"{place}: {describe(load(place))}"
     assert said.splitlines()[0] == line and "squaredcos_cap_v2" in line and "DDPMPipeline" in line
     assert weights_sha256(load(place).network) in said and "scheduler/scheduler_config.json" in said
-    main(["sample", str(place), "-n", "1", "--steps", "2", "--out", str(tmp_path / "s")])
+    main(["sample", str(place), "-n", "1", "--sampler.steps", "2", "--out", str(tmp_path / "s")])
     assert line in capsys.readouterr().out
 
 
