@@ -10,9 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
+from ...errors import Interrupted, UserError
 from ...report.page import commit, write_json
-from ...training.loop import Interrupted
 from ...training.runtime import Runtime
 from ..core.pool import begun
 from .budgets import Budget
