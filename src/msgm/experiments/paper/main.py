@@ -34,7 +34,7 @@ def reproduce(
 ) -> bool:
     """Do the pieces that these tables need and that ``out`` does not hold yet; whether all of them are done.
 
-    ``out/NAME.json`` has what is known of each table afterwards. After ``minutes`` no piece is begun, and a training
+    ``out/results.json`` has what is known afterwards. After ``minutes`` no piece is begun, and a training
     saves its state; the next call goes on from there. Raises UserError for unknown tables, and where ``out`` was begun
     with other data or another budget.
     """
@@ -55,8 +55,7 @@ def reproduce(
         write_json(out / GRID, identity)
     todo = pieces(tables, budget)
     finished = _go(work, todo, say)
-    for table in tables:
-        write_json(out / f"{table.name}.json", collected(work, table))
+    write_json(out / "results.json", collected(work, tables))
     return finished
 
 
@@ -112,23 +111,23 @@ def _brief(work: Work, piece: Piece) -> str:
     return f"; {found['settings']['steps']} steps, {found['status']}"
 
 
-def collected(work: Work, table: Table) -> dict[str, Any]:
-    """All that is known of a table: a row for each model that was measured, and the judge's own errors."""
+def collected(work: Work, tables: Sequence[Table]) -> dict[str, Any]:
+    """All that is known: a row for each model that was measured, the judge's own errors, the machine's speed."""
     rows = []
-    for piece in pieces([table], work.budget):
+    for piece in pieces(tables, work.budget):
         made, audit = work.result(piece.of("model")), work.result(piece.of("audit"))
         if piece.kind == "audit" and made and audit:
             keys = {"process": piece.process, "origin": piece.origin, "method": piece.method, "seed": piece.seed}
             rows.append({**keys, "made": made, "draws": audit["draws"], "nll": audit["nll"]})
-    judge = work.result(Piece(key="judge", kind="judge"))
     return {
-        "table": table.name,
         "command": work.command,
         "commit": commit(),
         "date": f"{datetime.now():%Y-%m-%d}",
+        "tables": [table.name for table in tables],
         "budget": asdict(work.budget),
-        "request": asdict(table.request),
-        "judge": judge,
+        "request": asdict(tables[0].request),
+        "device": work.runtime.to_dict(),
+        "judge": work.result(Piece(key="judge", kind="judge")),
         "speed": work.result(Piece(key="speed", kind="speed")),
         "rows": rows,
     }
