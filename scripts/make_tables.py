@@ -40,8 +40,8 @@ def made_by(results: Results) -> str:
         f"`{results['command']}`, commit `{str(results['commit'])[:7]}`, {results['date']}, one "
         f"{results['device']['device']}, {results['device']['precision']}. Network {budget['network']} "
         f"({results['speed']['parameters'] / 1e6:.1f} M parameters). {'; '.join(told)}. Samples of each model: "
-        f"{drawn}; likelihoods of {audit['nll_images']} test images of each set in float32, {audit['nll_check']} of them again "
-        f"with twice the steps."
+        f"{drawn}; likelihoods of {audit['nll_images']} test images of each set in float32, {audit['nll_check']} of "
+        f"them again with twice the steps."
     )
 
 
