@@ -15,8 +15,8 @@ from ...data import ForgetRequest, Images, to_model, to_pixels
 from ...formats.native import load
 from ...likelihood import log_likelihood
 from ...likelihood.result import mean_and_error
+from ...metrics.distances import frechet_distance
 from ...metrics.judge import Judge
-from ...metrics.shares import frechet_distance
 from ...model.score import ScoreModel
 from ...sampling import build
 from ...training.runtime import Runtime

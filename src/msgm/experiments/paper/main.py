@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import Interrupted, UserError
 from ...report.page import commit, write_json
 from ...training.runtime import Runtime
-from ..core.pool import begun
+from ..core.pieces import begun
 from .budgets import Budget
 from .pieces import Deadline, Piece, Work, pieces
 from .tables import TABLES, Table

@@ -225,7 +225,7 @@ class Work:
                     parent = load(self.out / piece.process / "standard" / MODEL)
                     unlearn(parent, self.split, method=method, settings=settings, run=run, watch=self.deadline)  # type: ignore[arg-type]
             except Diverged as problem:
-                status = str(problem)
+                status = str(problem.status)
         return {
             "status": status,
             "settings": asdict(settings),
