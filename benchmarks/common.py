@@ -177,6 +177,7 @@ class Report:
 def markdown(found: Mapping[str, Any]) -> str:
     """A report from what its JSON file holds."""
     machine = found["machine"]
+    where = f"{machine['device']}, {machine['precision']}" if "device" in machine else _processor(machine)
     lines = [
         f"# {found['benchmark']}: {found['model']}{' (quick)' if found['quick'] else ''}",
         "",
@@ -185,8 +186,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         f"`{found['command']}`",
         "",
         f"{found['date']}, commit {(found['commit'] or 'unknown')[:12]}, seed {found['seed']}, "
-        f"{found['seconds']:.0f} seconds in all; {machine['cpu']}, {machine['threads']} of {machine['cores']} cores, "
-        f"load {machine['load_at_start']} at the start, torch {machine['torch']}.",
+        f"{found['seconds']:.0f} seconds in all; {where}.",
         "",
     ]
     known = {"benchmark", "claim", "date", "commit", "command", "seed", "quick", "model", "machine", "seconds"}
@@ -197,6 +197,13 @@ def markdown(found: Mapping[str, Any]) -> str:
     if found["notes"]:
         lines += ["## Notes", "", *(f"- {note}" for note in found["notes"]), ""]
     return "\n".join(lines)
+
+
+def _processor(machine: Mapping[str, Any]) -> str:
+    return (
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, load {machine['load_at_start']} at the "
+        f"start, torch {machine['torch']}"
+    )
 
 
 def _table(rows: Sequence[Row]) -> list[str]:

@@ -23,11 +23,11 @@ def fill(page: Path, made: Mapping[str, str], *, check: bool) -> int:
     return 0
 
 
-def picture(source: Path, name: str) -> None:
-    """Put a figure into docs/images under this name, in 64 colours: enough, at a third of the size."""
+def picture(source: Path, name: str, colours: int = 64) -> None:
+    """Put a figure into docs/images under this name, in 64 colours: enough, at a third of the size. Photos want 256."""
     from PIL import Image
 
-    Image.open(source).convert("RGB").quantize(64).save(ROOT / "docs/images" / name, optimize=True)
+    Image.open(source).convert("RGB").quantize(colours).save(ROOT / "docs/images" / name, optimize=True)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

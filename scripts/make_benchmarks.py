@@ -72,11 +72,20 @@ def memory(found: Found) -> str:
     )
 
 
+def throughput(found: Found) -> str:
+    share = f"{found['share_of_it_in_training']:.1%} of the {found['tflops_of_a_matrix_product']:.0f} TFLOP/s"
+    return (
+        f"{found['machine']['device']}, {found['machine']['precision']}: training "
+        f"**{found['images_per_second']:,.0f}** images/s ({share} of a matrix product), "
+        f"**{found['samples_per_second']:,.0f}** samples/s, **{found['likelihoods_per_second']:.1f}** likelihoods/s"
+    )
+
+
 def ratio(found: Found) -> str:
     return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
 
 
-SAID = {each.__name__: each for each in (nll, sampling, training, unlearning, memory, scaling)}
+SAID = {each.__name__: each for each in (nll, sampling, training, unlearning, memory, scaling, throughput)}
 UNIT = {
     "nll": "times faster",
     "sampling": "times faster",
@@ -84,6 +93,7 @@ UNIT = {
     "unlearning": "seconds to both goals",
     "memory": "peak memory",
     "scaling": "powers of growth",
+    "throughput": "of one GPU",
 }
 
 

@@ -79,6 +79,12 @@ def test_committed_reports_say_what_their_numbers_say() -> None:
         assert path.with_suffix(".md").read_text() == script("common").markdown(json.loads(path.read_text())), path.name
 
 
+def test_the_throughput_is_that_of_the_committed_tables() -> None:
+    (path,) = (ROOT / "benchmarks/results").glob("throughput-*.json")
+    results = json.loads((ROOT / "docs/results/cifar10-vp-gpu.json").read_text())
+    assert script("throughput").report(results) == json.loads(path.read_text())
+
+
 def test_a_report_replaces_no_other(tmp_path: Path) -> None:
     common = script("common")
     report = common.Report(name="nll", claim="", options=common.arguments("", ["--out", str(tmp_path)]))

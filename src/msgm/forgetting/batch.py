@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -35,14 +35,6 @@ class Noised:
     progress: float = 0.0
     pair: Noised | None = None
     retained: Tensor | None = None
-
-    def rows(self, index: Tensor) -> Noised:
-        """The images with these numbers (n,), of both halves."""
-        return replace(
-            self, x=self.x[index], t=self.t[index], eps=self.eps[index], predicted=self.predicted[index],
-            weight=None if self.weight is None else self.weight[index],
-            pair=None if self.pair is None else self.pair.rows(index),
-        )  # fmt: skip
 
     @property
     def sigma(self) -> Tensor:

@@ -18,8 +18,8 @@ from .terms import ForgetTerm
 class Windows(ForgetTerm):
     """``above`` where r = sigma / alpha is at least ``at``, ``below`` where it is less: any two terms.
 
-    ``share`` is what the lower one's loss counts. Each sees only the images at its noise levels; those that lie outside
-    its own windows, or of this one, count nothing.
+    ``share`` is what the lower one's loss counts. Each sees the whole batch; the images outside its own windows, or of
+    this one, count nothing in it.
 
     Args:
         at: noise level sigma/alpha that parts the two terms.
@@ -64,9 +64,9 @@ class Windows(ForgetTerm):
     def each(self, batch: Noised) -> Tensor:
         low = batch.ratio < self.at
         loss = torch.zeros_like(batch.ratio)
+        # Each sees the whole batch: a network that is compiled, or tuned to its input, wants one size of it.
         for term, chosen, share in ((self.above, ~low, 1.0), (self.below, low, self.share)):
-            rows = chosen.nonzero()[:, 0]
-            if share and len(rows):
-                part = batch.rows(rows)
-                loss = loss.index_put((rows,), share * term.weight(part.ratio) * term.each(part))
+            if share:
+                each = share * term.weight(batch.ratio) * term.each(batch)
+                loss = loss + torch.where(chosen, each, torch.zeros_like(each))
         return loss

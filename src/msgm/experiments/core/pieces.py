@@ -52,17 +52,7 @@ class Piece:
 
     def begun(self) -> bool:
         """Whether it was begun before; UserError, which says what differs, where that was with another identity."""
-        path = self.folder / JOB
-        if not path.exists():
-            return False
-        other = list(differences(read_json(path), json.loads(json.dumps(self.identity))))
-        if other:
-            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-            raise UserError(
-                f"{self.folder} was begun with other settings: {', '.join(other[:3])}{more}; resume with the same or "
-                "use another folder"
-            )
-        return True
+        return begun(self.folder / JOB, self.identity)
 
 
 def prepare(pieces: Sequence[Piece], *, resume: bool) -> list[Piece]:
@@ -80,6 +70,20 @@ def prepare(pieces: Sequence[Piece], *, resume: bool) -> list[Piece]:
             shutil.rmtree(piece.folder, ignore_errors=True)
             write_json(piece.folder / JOB, piece.identity)
     return [piece for piece in pieces if not piece.done]
+
+
+def begun(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the work whose identity is stored at ``path`` was begun; UserError where it is another."""
+    if not path.exists():
+        return False
+    other = list(differences(read_json(path), json.loads(json.dumps(identity))))
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise UserError(
+            f"{path.parent} was begun with other settings: {', '.join(other[:3])}{more}; resume with the same or "
+            "use another folder"
+        )
+    return True
 
 
 def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
