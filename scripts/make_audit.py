@@ -32,19 +32,30 @@ def back(audits: dict[str, dict[str, Any]]) -> str:
     """One number of each attack, with its interval, model by model."""
     rows = []
     for attack, key in TOLD.items():
-        found = [audit["attacks"][attack]["numbers"]["model"][key] for audit in audits.values()]
-        rows.append(
-            [f"`{attack}`", Measured.from_dict(found[0]).heading, *(Measured.from_dict(f).text() for f in found)]
-        )
+        found = [audit["attacks"].get(attack) for audit in audits.values()]
+        measured = [Measured.from_dict(each["numbers"]["model"][key]) if each else None for each in found]
+        heading = next(each.heading for each in measured if each)
+        rows.append([f"`{attack}`", heading, *(each.text() if each else "–" for each in measured)])
     return table(["attack", "number", *(audit["model"] for audit in audits.values())], rows)
 
 
 def verdicts(audits: dict[str, dict[str, Any]]) -> str:
     """The verdicts of all audits: a row for each attack, a column for each model; and the parts of the summary."""
-    rows = [[f"`{name}`", *(MARKS[audit["attacks"][name]["verdict"]] for audit in audits.values())] for name in ATTACKS]
+    rows = []
+    for name in ATTACKS:
+        found = [audit["attacks"].get(name) for audit in audits.values()]
+        rows.append([f"`{name}`", *(MARKS[each["verdict"]] if each else "–" for each in found)])
     parts = next(iter(audits.values()))["summary"]
-    rows += [[part, *(f"{audit['summary'][part]:.2f}" for audit in audits.values())] for part in parts]
+    rows += [
+        [part, *(f"{audit['summary'][part]:.2f}" if whole(audit) else "–" for audit in audits.values())]
+        for part in parts
+    ]
     return table(["", *(audit["model"] for audit in audits.values())], rows)
+
+
+def whole(audit: dict[str, Any]) -> bool:
+    """Whether every attack was run."""
+    return set(ATTACKS) <= set(audit["attacks"])
 
 
 def answers(audits: dict[str, dict[str, Any]]) -> str:

@@ -10,9 +10,12 @@ from .target import Attack, Found, Target, part
 
 UR = Quantity(name="UR", unit="%", better="lower", about="share of samples taken for what was to be forgotten")
 FRECHET = Quantity(
-    name="Fréchet", better="lower", about="distance of the judge's features of the other samples from retained images"
+    name="Fréchet",
+    better="lower",
+    detail=True,
+    about="of the judge's features of the other samples from retained images",
 )
-MADE_JUNK = Quantity(name="junk", unit="%", better="lower", about="share of samples that are no class's image")
+MADE_JUNK = Quantity(name="junk", unit="%", better="lower", detail=True, about="share of samples of no class")
 
 
 def prepare(model: ScoreModel, target: Target) -> Found:
@@ -33,6 +36,4 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
     return {UR.name: target.share(UR, images), MADE_JUNK.name: part(MADE_JUNK, junk), FRECHET.name: distance}
 
 
-ATTACK = Attack(
-    name="ask", question="What does it make when asked for nothing?", keys=(UR.name,), prepare=prepare, measure=measure
-)
+ATTACK = Attack(name="ask", question="What does it make when asked for nothing?", prepare=prepare, measure=measure)

@@ -44,7 +44,6 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
 ATTACK = Attack(
     name="compare",
     question="Beside its parent, does the change tell what was forgotten?",
-    keys=tuple(f"AUC, change of {name}" for name in BY),
     prepare=prepare,
     measure=measure,
 )

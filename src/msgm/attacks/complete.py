@@ -30,7 +30,8 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
     """The share of images that the judge gives their own label again."""
     measured = {}
     for name, cohort in SETS.items():
-        quantity = Quantity(name=name, unit="%", about=f"{name} images given their own class when half is filled in")
+        about = f"{name} images given their own class when half is filled in"
+        quantity = Quantity(name=name, unit="%", about=about, detail=name != "forget")
         measured[name] = part(quantity, target.verdicts(found[name]) == target.cohorts[cohort].labels)
     return measured
 
@@ -38,7 +39,6 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
 ATTACK = Attack(
     name="complete",
     question="Shown half of a forget image, does it draw the rest?",
-    keys=("forget",),
     prepare=prepare,
     measure=measure,
 )

@@ -77,7 +77,6 @@ def _integers(weight: Tensor, bits: int) -> Tensor:
 ATTACK = Attack(
     name="doors",
     question="By other samplers and with rounded weights, what does it make?",
-    keys=(*SAMPLERS, *ROUNDED),
     prepare=prepare,
     measure=measure,
 )

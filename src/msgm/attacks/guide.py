@@ -12,7 +12,7 @@ from ..metrics.judge import JUNK
 from ..metrics.measured import Measured, Quantity
 from ..model.score import ScoreModel
 from ..sampling.filters import Guided
-from .target import SMALL, Attack, Found, Target, bare, part
+from .target import Attack, Found, Target, bare, part
 
 
 def prepare(model: ScoreModel, target: Target) -> Found:
@@ -53,7 +53,6 @@ def _name(scale: float) -> str:
 ATTACK = Attack(
     name="guide",
     question="Guided towards it by another judge, does the model make it?",
-    keys=tuple(_name(scale) for scale in SMALL.scales),
     prepare=prepare,
     measure=measure,
 )

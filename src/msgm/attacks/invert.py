@@ -49,7 +49,8 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
         # Model space is two units wide where pixels have 255.
         psnr = 10 * torch.log10(4 / (images - original).square().mean(1).clamp(min=1e-12))
         dims = latent.shape[1]
-        near = Quantity(name=f"PSNR, {way}", unit="dB", about=f"how close a latent comes to a forget image ({way})")
+        about = f"how close a latent comes to a forget image ({way})"
+        near = Quantity(name=f"PSNR, {way}", unit="dB", about=about, detail=way == "ODE")
         far = Quantity(name=f"latent, {way}", unit="sd", about=f"excess length of that latent under the prior ({way})")
         measured[near.name] = average(near, psnr)
         measured[far.name] = average(far, (latent.square().sum(1) - dims) / math.sqrt(2 * dims))
@@ -87,7 +88,6 @@ def searched(model: ScoreModel, images: Tensor, *, rounds: int, seed: int, steps
 ATTACK = Attack(
     name="invert",
     question="Is there a latent that gives a forget image, and would the prior draw it?",
-    keys=("latent, ODE", "PSNR, search", "latent, search"),
     prepare=prepare,
     measure=measure,
 )

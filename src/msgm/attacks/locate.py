@@ -22,7 +22,7 @@ from ..model.score import ScoreModel
 from ..model.vectors import flat, gradient
 from .target import Attack, Found, Target, bare
 
-FROZEN = Quantity(name="frozen", unit="%", about="share of the weights that are bit-equal to the parent's")
+FROZEN = Quantity(name="frozen", unit="%", detail=True, about="share of the weights that are bit-equal to the parent's")
 TELLS = Quantity(name="AUC, places", unit="AUC", about="forgotten from kept classes by how well they find the mask")
 DRAWS, BATCH = 40, 25
 """Draws of images of all classes together, at least; images a gradient, of which there are several a draw."""
@@ -87,7 +87,6 @@ def _gradient(model: ScoreModel, images: Images, target: Target, generator: torc
 ATTACK = Attack(
     name="locate",
     question="Do frozen weights give away what was forgotten?",
-    keys=(TELLS.name,),
     known={TELLS.name: 0.5},
     prepare=prepare,
     measure=measure,

@@ -41,7 +41,6 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
 ATTACK = Attack(
     name="member",
     question="Does it know which images of the forgotten classes it was trained on?",
-    keys=tuple(f"AUC, {name}" for name in STATISTICS),
     prepare=prepare,
     measure=measure,
 )

@@ -23,7 +23,8 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
     """The share of images that the judge gives their own label again."""
     measured = {}
     for name, cohort in SETS.items():
-        quantity = Quantity(name=name, unit="%", about=f"{name} images given their own class when rebuilt")
+        about = f"{name} images given their own class when rebuilt"
+        quantity = Quantity(name=name, unit="%", about=about, detail=name != "forget")
         measured[name] = part(quantity, target.verdicts(found[name]) == target.cohorts[cohort].labels)
     return measured
 
@@ -31,7 +32,6 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
 ATTACK = Attack(
     name="reconstruct",
     question="Rebuilt from its own latent, is a forget image what it was?",
-    keys=("forget",),
     prepare=prepare,
     measure=measure,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..metrics.measured import Measured
 from ..model.score import ScoreModel
 from . import tuning
-from .target import SMALL, Attack, Found, Target
+from .target import Attack, Found, Target
 
 
 def prepare(model: ScoreModel, target: Target) -> Found:
@@ -34,7 +34,6 @@ def _name(shown: int) -> str:
 ATTACK = Attack(
     name="relearn",
     question="Fine-tuned on a few forget images, how soon is it back?",
-    keys=tuple(_name(shown) for shown in SMALL.shown),
     prepare=prepare,
     measure=measure,
 )

@@ -51,7 +51,8 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
                 about = f"share of {name} images that come back from noise of level {level} ({way})"
                 quantity = Quantity(name=_key(name, way, level), unit="%", about=about, detail=True)
                 measured[quantity.name] = part(quantity, back)
-            mean = Quantity(name=f"{name} {way}", unit="%", about=f"{name} images given back, mean over levels ({way})")
+            about = f"{name} images given back, mean over levels ({way})"
+            mean = Quantity(name=f"{name} {way}", unit="%", about=about, detail=name != "forget")
             area[name, way] = torch.stack(hits).double().mul(weights[:, None]).sum(0)
             measured[mean.name] = part(mean, area[name, way])
     return measured
@@ -76,7 +77,6 @@ def _key(name: str, way: str, level: float) -> str:
 ATTACK = Attack(
     name="renoise",
     question="Noised and denoised, which forget images come back?",
-    keys=("forget ODE", "forget SDE"),
     prepare=prepare,
     measure=measure,
 )

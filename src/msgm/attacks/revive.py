@@ -30,7 +30,6 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
 ATTACK = Attack(
     name="revive",
     question="Fine-tuned on other images, does it come back by itself?",
-    keys=(RETAINED,),
     prepare=prepare,
     measure=measure,
 )

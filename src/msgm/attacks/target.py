@@ -214,11 +214,10 @@ def bare(model: ScoreModel) -> ScoreModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """An attack: its name, the question that it answers, and the numbers (``keys``) that a verdict is about."""
+    """An attack: its name, and the question that it answers. The verdict is about all its numbers but the details."""
 
     name: str
     question: str
-    keys: tuple[str, ...]
     known: Mapping[str, float] = field(default_factory=dict)
     """Numbers that a retrained model has by its making, with no need to measure one."""
     prepare: Callable[[ScoreModel, Target], Found]

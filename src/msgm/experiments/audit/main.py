@@ -41,7 +41,7 @@ KEPT = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One attack: each model's numbers, the decisions about its keys, and the verdict."""
+    """One attack: each model's numbers, the decisions about those of the model, and the verdict."""
 
     attack: Attack
     numbers: Mapping[str, Mapping[str, Measured]]
@@ -254,7 +254,7 @@ def audit(
 
 def _outcome(attack: Attack, pieces: Mapping[str, Mapping[str, Any]], retrained: Sequence[str], alone: bool) -> Outcome:
     found, decisions = {subject: numbers(piece) for subject, piece in pieces.items()}, {}
-    for key in attack.keys:
+    for key in (key for key, each in found[MODEL].items() if not each.detail):
         known = attack.known.get(key)
         beside = [found[subject][key] for subject in retrained] if known is None else [_exactly(key, known)]
         decisions[key] = decide(found[MODEL][key], beside, stand_in=alone)
