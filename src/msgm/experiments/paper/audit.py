@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, Images, to_model, to_pixels
-from ...formats.native import load
+from ...data import ForgetRequest, Images
+from ...formats import load
 from ...likelihood import log_likelihood
 from ...likelihood.result import mean_and_error
 from ...metrics.distances import frechet_distance
@@ -48,13 +48,13 @@ class Auditor:
     @cached_property
     def reference(self) -> Tensor:
         """The judge's features of the retained test images."""
-        return self.judge.features(to_model(self.sets["retain"].to(self.runtime.device)))
+        return self.judge.features(self.sets["retain"].to(self.runtime.device))
 
     def samples(self, folder: str, draw: Draw) -> tuple[dict[str, Any], Tensor]:
         """What the judge sees in a model's samples, and the samples, uint8 (n, C, H, W)."""
         model = self.runtime.place(load(folder))
         with self.runtime.active():
-            return self.judged(lambda: to_pixels(self._drawn(model, draw)).cpu(), draw.n)
+            return self.judged(lambda: model.space.to_pixels(self._drawn(model, draw)).cpu(), draw.n)
 
     def _drawn(self, model: ScoreModel, draw: Draw) -> Tensor:
         sampler = build(draw.sampler, model, steps=draw.steps)
@@ -65,7 +65,7 @@ class Auditor:
         began = time.perf_counter()
         pixels: Tensor = source()
         seconds = time.perf_counter() - began
-        x = to_model(pixels.to(self.runtime.device))
+        x = pixels.to(self.runtime.device)
         found = {
             "n": n,
             "counts": self.judge.counts(self.judge.predict(x)),

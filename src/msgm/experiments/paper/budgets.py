@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...metrics.judge import JudgeSettings
-from ...model.score import Prediction
+from ...model.precondition import Prediction
 from ...sampling import SamplerName
 from ...training.settings import TrainSettings, UnlearnSettings
 from .tables import ProcessName

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from ...data import ForgetRequest, Images, Source, Split
 from ...forgetting.methods import METHODS, Method
-from ...formats.native import RECORD, load
+from ...formats import load
+from ...formats.native import RECORD
 from ...metrics.judge import Judge, train_judge
 from ...model.networks import preset
+from ...model.precondition import PRECONDITIONS
 from ...model.score import ScoreModel
 from ...process.sde import PROCESSES
 from ...report.page import write_json
@@ -160,8 +162,8 @@ class Work:
             torch.manual_seed(seed)
             network = chosen.build(images.shape[0])
         return ScoreModel(
-            network, PROCESSES[process](), shape=images.shape, prediction=self.budget.kinds[process].prediction,
-            sigma_data=self.spread, patch=chosen.patch,
+            network, PROCESSES[process](), shape=images.shape, patch=chosen.patch,
+            precondition=PRECONDITIONS[self.budget.kinds[process].prediction](sigma_data=self.spread),
         )  # fmt: skip
 
     def spec(self, folder: Path | None) -> RunSpec:
