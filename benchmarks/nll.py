@@ -18,7 +18,7 @@ from torch import Tensor
 
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
-from msgm.cli.options import images_of, which_images
+from msgm.cli.options import Data, images_of
 from msgm.formats import load
 from msgm.likelihood import Clock, Probes, log_likelihood
 from msgm.model.score import ScoreModel
@@ -81,7 +81,7 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     model = load(options.model)
     generator = torch.Generator().manual_seed(options.seed)
-    test = images_of(model, which_images(model), "test")
+    test = images_of(model, Data().of(model), "test")
     chosen = test.rows(torch.randperm(len(test), generator=generator)[: options.images])
     x, dims = model.space.to_model(chosen, generator), math.prod(model.shape)
 

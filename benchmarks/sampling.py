@@ -21,7 +21,7 @@ from torch import Tensor
 import outside
 import reference
 from common import Report, arguments, main, percent, ratio, timed
-from msgm.cli.options import images_of, which_images
+from msgm.cli.options import Data, images_of
 from msgm.data import ForgetRequest
 from msgm.experiments.core.evaluate import check
 from msgm.formats import load
@@ -128,7 +128,7 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     models = {"": load(options.model)} | ({"unlearned": load(options.unlearned)} if options.unlearned else {})
     judge = Judge.load(options.judge or embedded("judge"))
-    test = images_of(models[""], which_images(models[""]), "test")
+    test = images_of(models[""], Data().of(models[""]), "test")
     request = ForgetRequest(options.forget or list(models.values())[-1].record.get("request", {}).get("rule") or RULE)
     report.facts["rule"] = request.rule
     for name, model in models.items():

@@ -20,7 +20,7 @@ from torch.nn.functional import pixel_unshuffle
 
 import reference
 from common import Report, arguments, interleaved, main, ratio, timed
-from msgm.cli.options import images_of, which_images
+from msgm.cli.options import Data, images_of
 from msgm.data import ForgetRequest, Split
 from msgm.forgetting.methods import Method, orthogonal, redirect, standard
 from msgm.formats import load
@@ -61,7 +61,7 @@ def run(given: Sequence[str] | None = None) -> Path:
         ],
     )
     model = load(options.model)
-    split = ForgetRequest(RULE).split(images_of(model, which_images(model), "train"))
+    split = ForgetRequest(RULE).split(images_of(model, Data().of(model), "train"))
     rows = []
     for batch in options.batches:
         seconds = measure(model, split, batch, options)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from common import Report, arguments, main, percent
-from msgm.cli.options import images_of, which_images
+from msgm.cli.options import Data, images_of
 from msgm.data import ForgetRequest, Images, Split
 from msgm.experiments.core.evaluate import check, retain_confidence
 from msgm.forgetting.methods import DEFAULT, METHODS, Method, obtuse, orthogonal
@@ -65,7 +65,7 @@ def run(given: Sequence[str] | None = None) -> Path:
     )
     model = load(options.model)
     request = ForgetRequest(options.rule)
-    source = which_images(model)
+    source = Data().of(model)
     split, test = request.split(images_of(model, source, "train")), images_of(model, source, "test")
     judge = Judge.load(options.judge or embedded("judge"))
     forget, chosen = check(model, judge, request, test)

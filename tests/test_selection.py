@@ -245,7 +245,7 @@ def test_an_interrupted_run_chooses_the_same(at: int, number: int, uninterrupted
     assert ended == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert not (folder / RECORD).exists()
     if (folder / "resume.safetensors").exists():
-        with pytest.raises(UserError, match="other --select options"):
+        with pytest.raises(UserError, match="other settings of the selection"):
             run(folder, watch=replace(GENEROUS, select_junk=0.5), resume=True)
     run(folder, watch=GENEROUS, resume=True)
     assert outcome(folder) == uninterrupted

@@ -63,9 +63,9 @@ def train(
         sde: the forward process.
         network: small-16, small-28, small-32, paper-28, paper-32 or paper-64; auto: the small one of the images' size.
         prediction: what the network's output means.
-        forget: rule of what must not be generated, as "label in [3, 7]".
+        forget: rule of what to forget, as "label in [3, 7]".
         method: one of those that msgm methods lists.
-        confidence: judge by whose confidence the method weighs images: a folder, or demo.
+        confidence: judge that weighs images: a folder, or demo.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.
@@ -153,20 +153,20 @@ def unlearn(
     limits of junk and retained NLL the one with the lowest UR is kept; if none is, the one with the lowest NLL.
 
     Args:
-        model: a folder (ours or diffusers'), or demo for the one in the package.
+        model: a folder, or demo for the one in the package.
         settings: Fine-tuning
         selection: Selection
         out: folder for the new model, its record and log.jsonl.
-        forget: rule of what must not be generated, as "label in [3, 7]".
+        forget: rule of what to forget, as "label in [3, 7]".
         method: one of those that msgm methods lists.
         data: the images; by default those of the model's record.
-        confidence: judge by whose confidence the method weighs images: a folder, or demo.
-        judge: judge of --select and --seeds: a folder, or demo (the default).
+        confidence: judge that weighs images: a folder, or demo.
+        judge: judge of --select and --seeds: a folder, or demo.
         select: watch the run and keep its best checkpoint.
         seeds: runs, with seed, seed + 1, ...; two or more are audited on the test images, and averaged.
-        n: samples judged for each of several seeds; by default as many as evaluate has judged.
-        nll_images: test images of each set for the likelihood of each seed; by default as evaluate.
-        workers: processes that share the seeds; 1 for none but this.
+        n: samples judged a seed; by default as in evaluate.
+        nll_images: likelihood images a seed; by default as in evaluate.
+        workers: processes that share the seeds.
         threads: CPU threads.
         device: auto, cpu or cuda.
         resume: go on with a run that was stopped.

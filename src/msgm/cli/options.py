@@ -35,9 +35,9 @@ class Data:
         dir: where named data sets lie.
         size: crop to a square and resize to this many pixels.
         labels: the column that is the label.
-        mode: bring all images to one; without it all must have the same.
+        mode: bring all images to grey or to rgb.
         background: what transparent pixels lie on.
-        skip_bad: skip images that cannot be read, and say how many.
+        skip_bad: skip images that cannot be read.
         changed: whether images may differ from those that the record names.
     """
 
