@@ -388,7 +388,9 @@ def test_a_broken_image_is_named(
 def test_what_is_left_out_is_said(pictures: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (pictures / "train" / "cat" / "notes.txt").write_text("not an image")
     main(["train", "--data", str(pictures), "--out", str(out), *TINY])
-    assert f"note: 1 files in {pictures / 'train'} are no images: cat/notes.txt\n" in capsys.readouterr().err
+    assert (
+        f"note: left out of {pictures / 'train'}, no images by their names: cat/notes.txt\n" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "record", "folder"])

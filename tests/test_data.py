@@ -283,7 +283,7 @@ def test_metadata_gives_columns(tmp_path: Path) -> None:
     assert Source(str(tmp_path), labels="Bangs").open().labels.tolist() == [1, 0]
     assert data.dropped == {"note": "text"}
     assert data.notes == [
-        f"1 images are not named in {table} and left out: images/1.png",
+        f"left out, not named in {table}: images/1.png",
         f"{tmp_path.name}: columns that rules cannot use: note (text)",
     ]
     by_note = Source(str(tmp_path), labels="note").open()

@@ -137,9 +137,9 @@ def test_files_that_are_no_images_are_reported(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("hello")
     data = Source(str(tmp_path)).open()
     assert len(data) == 1
-    assert data.notes == [f"2 files in {tmp_path} are no images: README, a/notes.txt"]
+    assert data.notes == [f"left out of {tmp_path}, no images by their names: README, a/notes.txt"]
     (tmp_path / "a" / "0.png").unlink()
-    assert f"{tmp_path}: no images in it (2 files in {tmp_path} are no images" in refusal(tmp_path)
+    assert f"{tmp_path}: no images in it (left out of {tmp_path}, no images by their names: README" in refusal(tmp_path)
 
 
 # What a picture looks like
@@ -218,7 +218,8 @@ def test_a_folder_with_everything_in_it(tmp_path: Path, n: int) -> None:
     assert not set(files) & set(bad)
     lost = [note for note in data.notes if note.startswith("skipped")]
     assert lost[0].startswith(f"skipped 5 of {n + 8} images: {tmp_path}/0/cut0.png: not a")
-    assert any("1 files" in note and "0/readme.txt" in note for note in data.notes)
+    assert all(f"{tmp_path}/{name}: {words}" in lost[0] for name, words in bad.items())
+    assert f"left out of {tmp_path}, no images by their names: 0/readme.txt" in data.notes
     image = dict(zip(files, data.rows(), strict=True))
     assert torch.equal(image["1/turned.png"], pixels(-1, 8, 8).rot90(-1, (1, 2)))
     assert image["1/through.png"].unique().tolist() == [255]

@@ -49,7 +49,7 @@ def read_folder(root: Path, split: str) -> Table:
         elif Path(file.path) not in aside:
             others.append(file)
     if others:
-        notes.append(f"{len(others)} files in {folder} are no images: {_some(others)}")
+        notes.append(f"left out of {folder}, no images by their names: {_some(others)}")
     if not images:
         raise UserError(f"{folder}: no images in it{f' ({notes[-1]})' if others else ''}")
     names: Mapping[str, Sequence[str]] = {}
@@ -73,7 +73,7 @@ def read_folder(root: Path, split: str) -> Table:
 
 
 def _some(files: Sequence[File]) -> str:
-    more = " and others" if len(files) > NAMED else ""
+    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
     return ", ".join("/".join(file.parts) for file in files[:NAMED]) + more
 
 
@@ -158,7 +158,7 @@ def _beside(table: Path, folder: Path, images: Sequence[File]) -> tuple[list[tup
         raise UserError(f"{folder}: no images in it (none is named in {table})")
     named = {file.path for file, _ in found}
     unnamed = [file for file in images if file.path not in named]
-    notes = [f"{len(unnamed)} images are not named in {table} and left out: {_some(unnamed)}"]
+    notes = [f"left out, not named in {table}: {_some(unnamed)}"]
     return found, notes if unnamed else []
 
 

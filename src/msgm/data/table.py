@@ -22,7 +22,7 @@ Row = tuple[str, Path | bytes | None, Mapping[str, Any]]
 
 PATIENCE = 3.0
 """Seconds of silence before a progress bar appears."""
-NAMED = 3
+NAMED = 10
 """How many of the images that are left out are named."""
 
 
