@@ -42,12 +42,11 @@ def prepare(model: ScoreModel, target: Target) -> Found:
 
 def measure(found: Found, target: Target) -> dict[str, Measured]:
     """PSNR reached, and the latent's excess: (|z|^2 - d) / sqrt(2 d), about N(0, 1) for what the prior draws."""
-    measured = {}
+    measured, (low, high) = {}, target.parent.space.range
     for way in WAYS:
         latent, images = found[f"{way} latent"].double().flatten(1), found[way].double().flatten(1)
         original = found["original"][: len(images)].double().flatten(1)
-        # Model space is two units wide where pixels have 255.
-        psnr = 10 * torch.log10(4 / (images - original).square().mean(1).clamp(min=1e-12))
+        psnr = 10 * torch.log10((high - low) ** 2 / (images - original).square().mean(1).clamp(min=1e-12))
         dims = latent.shape[1]
         about = f"how close a latent comes to a forget image ({way})"
         near = Quantity(name=f"PSNR, {way}", unit="dB", about=about, detail=way == "ODE")
