@@ -26,6 +26,7 @@ from msgm.forgetting.methods import Method, orthogonal, redirect, standard
 from msgm.formats.native import load
 from msgm.model.score import ScoreModel
 from msgm.training.loop import train, unlearn
+from msgm.training.runs import RunSpec
 from msgm.training.settings import TrainSettings, UnlearnSettings
 
 BARE, PLAIN = 1.05, 1.2
@@ -145,7 +146,7 @@ def ours(model: ScoreModel, split: Split, method: Method, batch: int, options: A
     stamps = Stamps()
     kind, work = (TrainSettings, train) if method.sees_forget else (UnlearnSettings, unlearn)
     settings = replace(kind(), steps=options.steps + 1, batch=batch, seed=options.seed)
-    work(model, split, method=method, settings=settings, device="cpu", progress=False, watch=stamps)
+    work(model, split, method=method, settings=settings, run=RunSpec(device="cpu", progress=False), watch=stamps)
     return (stamps.seconds[-1] - stamps.seconds[1]) / options.steps
 
 

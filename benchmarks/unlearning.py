@@ -26,6 +26,7 @@ from msgm.model.score import ScoreModel
 from msgm.progress import Tick, bar
 from msgm.sampling import build
 from msgm.training.loop import Diverged, unlearn
+from msgm.training.runs import RunSpec
 from msgm.training.settings import UnlearnSettings
 
 UR, JUNK = 0.01, 0.05
@@ -140,8 +141,8 @@ def measure(
         watch = Look(lambda m: score(draw(m, options.n, options.nfe, options.seed)), options.every, tick)
         try:
             average = unlearn(
-                model, split, method=method, settings=settings, confidence=confidence, device="cpu", progress=False,
-                watch=watch,
+                model, split, method=method, settings=settings, confidence=confidence, watch=watch,
+                run=RunSpec(device="cpu", progress=False),
             )  # fmt: skip
             status = "reached" if watch.reached else "finished"
         except Diverged as error:

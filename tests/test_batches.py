@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import quiet
 
 from msgm.data import ForgetRequest, Images, Split
 from msgm.errors import UserError
@@ -53,15 +54,15 @@ APART = Method(
 
 @pytest.mark.parametrize("method", [methods.erasediff(), methods.redirect(), APART], ids=lambda m: m.name)
 def test_vectors_are_unlearned_and_a_stopped_run_continues_bit_for_bit(method, tmp_path: Path, monkeypatch) -> None:
-    options = {"method": method, "settings": SHORT, "device": "cpu", "progress": False}
-    whole = unlearn(model(), points(), out=tmp_path / "whole", **options)
+    options = {"method": method, "settings": SHORT}
+    whole = unlearn(model(), points(), run=quiet(tmp_path / "whole"), **options)
     with monkeypatch.context() as patch:
         # Ctrl-C is asked for from the fifth step on.
         calls: list[None] = []
-        patch.setattr("msgm.training.loop._stop", lambda: _Stopping(calls))
+        patch.setattr("msgm.training.loop.stopping", lambda: _Stopping(calls))
         with pytest.raises(Interrupted, match="after step 5 of 8"):
-            unlearn(model(), points(), out=tmp_path / "parts", **options)
-    resumed = unlearn(model(), points(), out=tmp_path / "parts", resume=True, **options)
+            unlearn(model(), points(), run=quiet(tmp_path / "parts"), **options)
+    resumed = unlearn(model(), points(), run=quiet(tmp_path / "parts", resume=True), **options)
     assert weights_sha256(resumed.network) == weights_sha256(whole.network) != weights_sha256(model().network)
     assert read_log(tmp_path / "parts") == read_log(tmp_path / "whole")
     assert weights_sha256(load(tmp_path / "whole").network) == weights_sha256(whole.network)
@@ -87,7 +88,7 @@ def test_a_separate_optimiser_makes_alpha_a_matter_of_clipping_only() -> None:
         for alpha in (0.9, 0.99):
             settings = replace(SHORT, clip=1e6, lr=1e-3)
             method = replace(APART, combine=Weighted(alpha=alpha, every=1, separate=separate))
-            child = unlearn(model(), points(), method=method, settings=settings, device="cpu", progress=False)
+            child = unlearn(model(), points(), method=method, settings=settings, run=quiet())
             weights[separate, alpha] = torch.cat([p.detach().flatten() for p in child.parameters()])
     moved = float((weights[False, 0.9] - weights[False, 0.99]).norm())
     # What is left is the epsilon in the denominator of the step.
@@ -96,7 +97,7 @@ def test_a_separate_optimiser_makes_alpha_a_matter_of_clipping_only() -> None:
 
 def test_training_on_vectors_learns() -> None:
     settings = TrainSettings(steps=80, batch=64, warmup=5, lr=3e-3, ema=0.9)
-    trained = train(model(), points(), method=methods.unseen(), settings=settings, device="cpu", progress=False)
+    trained = train(model(), points(), method=methods.unseen(), settings=settings, run=quiet())
     x, t = torch.zeros(1, 2), VESDE().time(torch.tensor(1.5).log())
     with torch.no_grad():
         # The retained cloud is N(0, I): the denoised origin is the origin, that of the forgotten one is not.
@@ -107,8 +108,8 @@ def test_vectors_that_do_not_fit_are_refused() -> None:
     three = Images.of(torch.zeros(4, 3), name="three")
     assert three.shape == (3,)
     with pytest.raises(UserError, match=r"vectors of shape \(2,\), three has \(3,\)"):
-        train(model(), three, progress=False)
+        train(model(), three, run=quiet())
     with pytest.raises(UserError, match="three: vectors must be finite"):
         Images.of(torch.full((4, 3), torch.nan), name="three")
     with pytest.raises(UserError, match=r"flip .* images"):
-        train(model(), points(), method=methods.unseen(), settings=replace(SHORT, flip=True), progress=False)
+        train(model(), points(), method=methods.unseen(), settings=replace(SHORT, flip=True), run=quiet())

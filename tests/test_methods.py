@@ -8,7 +8,7 @@ from inspect import signature
 import pytest
 import torch
 from oracle import SDES
-from tiny import PLANE, plane_model, tiny_model, tiny_split
+from tiny import PLANE, plane_model, quiet, tiny_model, tiny_split
 
 from msgm.errors import UserError
 from msgm.forgetting import methods
@@ -125,7 +125,7 @@ def test_every_recipe_runs_20_steps_on_every_process(name: str, sde: SDE, tmp_pa
     sure = torch.linspace(0.2, 1, len(PLANE.retain)) if method.power else None
     child = unlearn(
         parent, PLANE, method=method, settings=UnlearnSettings(steps=20, batch=8, ema=0.5), confidence=sure,
-        out=tmp_path / "m", device="cpu", progress=False,
+        run=quiet(tmp_path / "m"),
     )  # fmt: skip
     log = read_log(tmp_path / "m")
     assert [line["step"] for line in log] == list(range(1, 21))
@@ -143,7 +143,7 @@ def test_peers_train_images(name: str) -> None:
     """A U-Net with dropout, whose pixels are dequantised."""
     method = METHODS[name](**QUICK.get(name, {}))
     settings = UnlearnSettings(steps=2, batch=4)
-    child = unlearn(tiny_model(), tiny_split(), method=method, settings=settings, device="cpu", progress=False)
+    child = unlearn(tiny_model(), tiny_split(), method=method, settings=settings, run=quiet())
     assert all(bool(torch.isfinite(p).all()) for p in child.parameters())
 
 
@@ -153,12 +153,11 @@ def test_what_was_prepared_is_found_again_by_a_resumed_run(name: str, tmp_path, 
         settings = UnlearnSettings(steps=6, batch=8, save_every=2, seed=3)
         method = METHODS[name](**QUICK.get(name, {}))
         unlearn(
-            plane_model(SDES["ve"]), PLANE, method=method, settings=settings, out=folder, device="cpu", progress=False,
-            **more,
+            plane_model(SDES["ve"]), PLANE, method=method, settings=settings, run=quiet(folder, **more),
         )  # fmt: skip
 
     run(tmp_path / "whole")
-    follow, calls = training._follow, []
+    follow, calls = training.follow, []
 
     def struck(*arguments) -> None:
         calls.append(None)
@@ -166,7 +165,7 @@ def test_what_was_prepared_is_found_again_by_a_resumed_run(name: str, tmp_path, 
             raise KeyboardInterrupt
         follow(*arguments)
 
-    monkeypatch.setattr(training, "_follow", struck)
+    monkeypatch.setattr(training, "follow", struck)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "halted")
     monkeypatch.undo()
@@ -177,7 +176,7 @@ def test_what_was_prepared_is_found_again_by_a_resumed_run(name: str, tmp_path, 
 
 def test_methods_that_start_from_a_trained_model() -> None:
     with pytest.raises(UserError, match="salun starts from a trained model"):
-        train(tiny_model(), tiny_split(), method=methods.salun(), progress=False)
+        train(tiny_model(), tiny_split(), method=methods.salun(), run=quiet())
 
 
 def test_reweight_weighs_by_the_judges_confidence() -> None:
@@ -186,7 +185,7 @@ def test_reweight_weighs_by_the_judges_confidence() -> None:
 
     def run(method, sure=None, split=PLANE) -> ScoreModel:
         model = plane_model(SDES["ve"])
-        return unlearn(model, split, method=method, settings=settings, confidence=sure, device="cpu", progress=False)
+        return unlearn(model, split, method=method, settings=settings, confidence=sure, run=quiet())
 
     n = len(PLANE.retain)
     alike = run(methods.reweight(power=2), torch.full((n,), 0.5))
@@ -219,8 +218,8 @@ def test_ddpm_times_are_discrete_and_folders_are_diffusers(tmp_path) -> None:
 
     parent = load(tmp_path / "parent")
     unlearn(
-        parent, tiny_split(), method=replace(methods.redirect(), forget=Watched(low=0.1)), device="cpu",
-        settings=UnlearnSettings(steps=3, batch=8), out=tmp_path / "child", progress=False,
+        parent, tiny_split(), method=replace(methods.redirect(), forget=Watched(low=0.1)),
+        settings=UnlearnSettings(steps=3, batch=8), run=quiet(tmp_path / "child"),
     )  # fmt: skip
     steps = torch.cat([batch.t for batch in seen]) * 49
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
@@ -236,11 +235,10 @@ def test_ddpm_times_are_discrete_and_folders_are_diffusers(tmp_path) -> None:
 def test_literal_ascent_ends_with_the_guards_message_and_good_weights(tmp_path) -> None:
     settings = UnlearnSettings(steps=400, batch=16, lr=1e-2, clip=100.0, cooldown=0.0)
     fitted = TrainSettings(steps=60, batch=16, lr=3e-3, warmup=5)
-    parent = train(plane_model(SDES["ve"]), PLANE.retain, settings=fitted, device="cpu", progress=False)
+    parent = train(plane_model(SDES["ve"]), PLANE.retain, settings=fitted, run=quiet())
     with pytest.raises(Diverged, match=r"neggrad diverged at step \d+: .* last good weights"):
         unlearn(
-            parent, PLANE, method=methods.neggrad(), settings=settings, out=tmp_path / "m", device="cpu",
-            progress=False,
+            parent, PLANE, method=methods.neggrad(), settings=settings, run=quiet(tmp_path / "m"),
         )  # fmt: skip
     kept = load(tmp_path / "m")
     assert str(kept.record["status"]).startswith("diverged at step")
@@ -251,7 +249,7 @@ def test_literal_ascent_ends_with_the_guards_message_and_good_weights(tmp_path) 
 def test_other_forms_train(form: str) -> None:
     recipe = methods.orthogonal if form == "inner" else methods.obtuse
     settings = UnlearnSettings(steps=3, batch=8)
-    unlearn(tiny_model(), tiny_split(), method=recipe(form=form), settings=settings, progress=False)  # type: ignore[operator]
+    unlearn(tiny_model(), tiny_split(), method=recipe(form=form), settings=settings, run=quiet())  # type: ignore[operator]
 
 
 def test_what_a_recipe_needs_to_know() -> None:
@@ -259,4 +257,4 @@ def test_what_a_recipe_needs_to_know() -> None:
     for name, recipe in METHODS.items():
         if name != "standard":
             with pytest.raises(UserError, match="a trained model" if recipe().fine_tunes else "what to forget"):
-                train(tiny_model(), tiny_split().retain, method=METHODS[name](), progress=False)
+                train(tiny_model(), tiny_split().retain, method=METHODS[name](), run=quiet())

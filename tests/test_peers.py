@@ -9,7 +9,7 @@ import torch
 from oracle import RETAIN, SDES
 from test_regularise import Shift, start
 from test_terms import EACH_POINT, EACH_SDE, FORGET, NONE, AtPoint, batch, brute_target, close, normal
-from tiny import PLANE, plane_model
+from tiny import PLANE, plane_model, quiet
 from torch import Tensor
 
 from msgm.errors import UserError
@@ -189,7 +189,7 @@ def test_siss_alone_is_the_ordinary_loss_and_shares_the_runs_noise(monkeypatch) 
     each = PairedAscent.each
     monkeypatch.setattr(PairedAscent, "each", lambda self, b, r: (seen.append(b), each(self, b, r))[1])
     settings = UnlearnSettings(steps=2, batch=8)
-    unlearn(plane_model(VESDE()), PLANE, method=methods.siss(), settings=settings, device="cpu", progress=False)
+    unlearn(plane_model(VESDE()), PLANE, method=methods.siss(), settings=settings, run=quiet())
     assert len(seen) == 2
     for b in seen:
         assert b.pair is not None and torch.equal(b.eps, b.pair.eps) and torch.equal(b.t, b.pair.t)
@@ -264,11 +264,11 @@ def test_the_uniform_target_still_counts_each_image_alike() -> None:
 @pytest.mark.parametrize("name", ["erasediff", "munba", "siss", "esd", "redirect", "deflect"])
 def test_the_average_is_not_the_parent_and_says_what_the_live_weights_say(name: str, monkeypatch) -> None:
     parent, live = plane_model(SDES["ve"]), []
-    follow = training._follow
-    monkeypatch.setattr(training, "_follow", lambda a, m, d: (follow(a, m, d), live.append(m))[0])
+    follow = training.follow
+    monkeypatch.setattr(training, "follow", lambda a, m, d: (follow(a, m, d), live.append(m))[0])
     method = METHODS[name](**({"steps": 10} if name == "esd" else {}))
     settings = UnlearnSettings(steps=60, batch=32, lr=1e-2, ema=0.8)
-    average = unlearn(parent, PLANE, method=method, settings=settings, device="cpu", progress=False)
+    average = unlearn(parent, PLANE, method=method, settings=settings, run=quiet())
     given, last = start(parent, batch=256), copy.deepcopy(average)
     flatten(last).copy_(live[-1])
 

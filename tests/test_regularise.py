@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import PLANE, plane_model
+from tiny import PLANE, plane_model, quiet
 from torch import nn
 
 from msgm.errors import UserError
@@ -41,7 +41,7 @@ def test_flat_weights_go_back_where_they_came_from() -> None:
 def run(method: Method, parent: ScoreModel, **more) -> ScoreModel:
     """50 steps of AdamW with weight decay; no average, so that the live weights are seen."""
     settings = UnlearnSettings(steps=50, batch=8, lr=3e-3, weight_decay=0.1, ema=0.0, **more)
-    return unlearn(parent, PLANE, method=method, settings=settings, device="cpu", progress=False)
+    return unlearn(parent, PLANE, method=method, settings=settings, run=quiet())
 
 
 @pytest.mark.parametrize("form", ["uniform", "ascent", "redirect"])
@@ -77,7 +77,7 @@ def test_sfrons_mask_spares_weights_from_the_forget_loss_alone() -> None:
     parent = plane_model(VESDE())
     method = replace(methods.sfron(samples=16), combine=methods.neggrad().combine)
     settings = UnlearnSettings(steps=50, batch=8, ema=0.0, guard=1e9)
-    after = flat(unlearn(parent, PLANE, method=method, settings=settings, device="cpu", progress=False))
+    after = flat(unlearn(parent, PLANE, method=method, settings=settings, run=quiet()))
     still = float((after == flat(parent)).float().mean())
     assert 0.02 < still < 0.98
     mask = FisherRatio(threshold=0.0, samples=2).prepare(start(parent), Ascent())
@@ -121,7 +121,7 @@ def test_elastic_pull_is_the_gradient_of_its_penalty() -> None:
 
 def test_a_stiffer_pull_keeps_the_weights_nearer() -> None:
     fitted = TrainSettings(steps=60, batch=16, lr=3e-3, warmup=5)
-    parent = train(plane_model(VESDE()), PLANE.retain, device="cpu", progress=False, settings=fitted)
+    parent = train(plane_model(VESDE()), PLANE.retain, run=quiet(), settings=fitted)
 
     def moved(weight: float) -> float:
         method = methods.selective_amnesia(weight=weight, samples=16)

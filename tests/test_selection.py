@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import forked, sampled_only, tiny_data, tiny_model, tiny_split
+from tiny import forked, quiet, sampled_only, tiny_data, tiny_model, tiny_split
 from torch import Tensor
 
 from msgm.data import ForgetRequest
@@ -23,7 +23,7 @@ from msgm.metrics.judge import Judge
 from msgm.metrics.shares import wilson
 from msgm.model.score import ScoreModel
 from msgm.report.page import Row
-from msgm.training import objective
+from msgm.training.batches import Pixels
 from msgm.training.loop import Diverged, unlearn
 from msgm.training.settings import UnlearnSettings
 
@@ -117,10 +117,9 @@ def run(out: Path | None, settings: UnlearnSettings = SHORT, watch: SelectSettin
     torch.manual_seed(0)
     judge, parent = Judge((0, 1), (1, 8, 8), width=2), tiny_model()
     options = {"method": methods.redirect()} | options
+    ways = {key: options.pop(key) for key in ("resume", "overwrite") if key in options}
     with Selection(watch, split=tiny_split(), judge=judge, parent=parent, steps=settings.steps, out=out) as watcher:
-        child = unlearn(
-            parent, watcher.split, settings=settings, out=out, device="cpu", progress=False, watch=watcher, **options
-        )
+        child = unlearn(parent, watcher.split, settings=settings, run=quiet(out, **ways), watch=watcher, **options)
     return child, watcher
 
 
@@ -129,13 +128,13 @@ STORY = {0: PARENT, 3: row(0.05, 0.01, 2.8), 6: row(0.1, 0.01, 2.75), 7: row(0.0
 
 def test_the_best_checkpoint_is_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
-    draw = objective.draw
+    draw = Pixels.draw
 
-    def drawn(data: Tensor, index: Tensor, *rest: Any) -> Tensor:
-        seen.extend(image.numpy().tobytes() for image in data[index])
+    def drawn(data: Pixels, index: Tensor, *rest: Any) -> Tensor:
+        seen.extend(image.numpy().tobytes() for image in data.images.rows(index))
         return draw(data, index, *rest)
 
-    monkeypatch.setattr(objective, "draw", drawn)
+    monkeypatch.setattr(Pixels, "draw", drawn)
     asked = scripted(monkeypatch, STORY)
     child, watcher = run(tmp_path / "m", replace(SHORT, steps=7))
     assert asked == [0, 3, 6, 7]
@@ -162,7 +161,7 @@ def test_the_best_checkpoint_is_what_is_saved(tmp_path: Path, monkeypatch: pytes
             return {}
 
     last = unlearn(
-        tiny_model(), watcher.split, method=methods.redirect(), settings=SHORT, device="cpu", progress=False,
+        tiny_model(), watcher.split, method=methods.redirect(), settings=SHORT, run=quiet(),
         watch=Look(),
     )  # fmt: skip
     assert list(averages) == list(range(8)) and len(set(averages.values())) == 8

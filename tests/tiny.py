@@ -20,6 +20,12 @@ from msgm.process.sde import SDE, VESDE
 from msgm.report.page import Row
 from msgm.training import loop as training
 from msgm.training.loop import Interrupted
+from msgm.training.runs import RunSpec
+
+
+def quiet(folder: Path | None = None, **options: Any) -> RunSpec:
+    """A run on the CPU without a bar."""
+    return RunSpec(**({"folder": folder, "device": "cpu", "progress": False} | options))
 
 
 def tiny_data(n: int = 40, size: int = 8, seed: int = 0) -> Images:
@@ -95,7 +101,7 @@ def forked(action: Callable[[], object], *, step: int, number: int) -> int:
     if child == 0:
         status = 99
         try:
-            follow, done = training._follow, []
+            follow, done = training.follow, []
 
             def struck(*arguments: Any) -> None:
                 done.append(None)
@@ -103,7 +109,7 @@ def forked(action: Callable[[], object], *, step: int, number: int) -> int:
                     os.kill(os.getpid(), number)
                 follow(*arguments)
 
-            training._follow = struck
+            training.follow = struck
             action()
             status = 0
         except SystemExit as end:

@@ -15,6 +15,7 @@ _WHERE = {
     "ScoreModel": "model.score",
     "train": "training.loop",
     "unlearn": "training.loop",
+    "RunSpec": "training.runs",
     "TrainSettings": "training.settings",
     "UnlearnSettings": "training.settings",
     "Heun": "sampling",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     )
     from .sampling.editing import inpaint, reconstruct
     from .training.loop import train, unlearn
+    from .training.runs import RunSpec
     from .training.settings import TrainSettings, UnlearnSettings
 
 

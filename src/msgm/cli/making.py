@@ -26,6 +26,7 @@ from ..report.page import Results, commit
 from ..storage import claim
 from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
+from ..training.runs import RunSpec
 from ..training.settings import TrainSettings, UnlearnSettings
 from .options import build_method, check_weigher, confidence, hardware, images_of, show, which_images
 
@@ -92,10 +93,8 @@ def train(
     )
     target: Images | Split = ForgetRequest(forget).split(images) if forget else images
     sure = confidence(judge, recipe, target) if isinstance(target, Split) else None
-    fit(
-        model, target, method=recipe, settings=settings, confidence=sure, out=out, resume=resume, overwrite=overwrite,
-        device=device, command=command,
-    )  # fmt: skip
+    run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
+    fit(model, target, method=recipe, settings=settings, run=run, confidence=sure)
     print(f"saved {out}")
 
 
@@ -223,10 +222,8 @@ def unlearn(
         show(found)
         print(f"saved {out}")
         return
-    fit_to = partial(
-        forget_in, parent, method=recipe, settings=settings, out=out, resume=resume, overwrite=overwrite,
-        device=device, command=command,
-    )  # fmt: skip
+    run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
+    fit_to = partial(forget_in, parent, method=recipe, settings=settings, run=run)
     if not select:
         fit_to(split, confidence=confidence(weigher, recipe, split))
         print(f"saved {out}")

@@ -39,6 +39,11 @@ class Noised:
         return self.model.sde.sigma(self.t)
 
     @property
+    def drawn_on(self) -> torch.device:
+        """The device of ``generator``: where random numbers are drawn."""
+        return self.generator.device if self.generator is not None else torch.device("cpu")
+
+    @property
     def ratio(self) -> Tensor:
         """(B,), sigma / alpha."""
         return self.model.sde.log_ratio(self.t).exp()
@@ -48,7 +53,8 @@ class Noised:
 class Start:
     """The state before the first step: a model that may be used up, all data in its space, and how times are drawn.
 
-    ``retain`` (N, *), ``forget`` (M, *); ``batch`` is the number of images a step; ``show`` asks for progress bars.
+    ``retain`` (N, *), ``forget`` (M, *); ``batch`` is the number of images a step; ``compile`` asks for compiled
+    networks, ``show`` for progress bars.
     """
 
     model: ScoreModel
@@ -57,6 +63,7 @@ class Start:
     clock: Clock
     batch: int
     generator: torch.Generator
+    compile: bool = False
     show: bool = False
 
     def noised(self, model: ScoreModel, data: Tensor, n: int) -> Noised:
@@ -69,4 +76,7 @@ class Start:
 
     def copy(self) -> ScoreModel:
         """A model of its own, without dropout: what is prepared draws no other random numbers."""
-        return copy.deepcopy(self.model).eval().requires_grad_(True)
+        model = copy.deepcopy(self.model).eval().requires_grad_(True)
+        if self.compile:
+            model.network.compile()
+        return model

@@ -196,7 +196,7 @@ class UniformTarget(ForgetTerm):
     """
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
-        target = torch.rand(batch.predicted.shape, generator=batch.generator).to(batch.predicted)
+        target = torch.rand(batch.predicted.shape, generator=batch.generator, device=batch.drawn_on).to(batch.predicted)
         return per_image((batch.predicted - target).square())
 
 
@@ -257,6 +257,7 @@ class Redirect(ForgetTerm):
         if self.denoiser is not None:
             return self.denoiser(y, ratio)
         if 0 < self.subset < len(retained):
-            chosen = torch.randperm(len(retained), generator=generator)[: self.subset]
+            place = generator.device if generator is not None else "cpu"
+            chosen = torch.randperm(len(retained), generator=generator, device=place)[: self.subset]
             retained = retained[chosen.to(retained.device)]
         return exact_denoiser(y, ratio, retained, neighbours=self.neighbours)

@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..process.sde import SDE, expand
 
 Prediction = Literal["edm", "noise", "score", "v", "sample"]
+Precision = Literal["fp32", "bf16"]
 
 LABEL_PER_NAT = 10.0
 """Time input of an "edm" network per unit of log(sigma/alpha): a few periods of a sinusoidal embedding."""
@@ -38,6 +39,8 @@ class ScoreModel(nn.Module):
 
     ``patch`` folds squares of that side into channels before the network and back after it (space-to-depth);
     ``shape`` is the shape of one image. ``record`` tells where the weights come from (`msgm.checkpoint`).
+    ``precision`` (not saved) is what the network alone is computed in: times, noise levels and what is made of its
+    output keep the type of x.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ScoreModel(nn.Module):
         self.prediction: Prediction = prediction
         self.sigma_data = sigma_data
         self.patch = patch
+        self.precision: Precision = "fp32"
         self.record: dict[str, Any] = {}
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
@@ -95,8 +99,9 @@ class ScoreModel(nn.Module):
     def _network(self, x: Tensor, label: Tensor) -> Tensor:
         if self.patch > 1:
             x = functional.pixel_unshuffle(x, self.patch)
-        out = self.network(x, label)
-        out = out if isinstance(out, Tensor) else out.sample
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            out = self.network(x, label)
+        out = (out if isinstance(out, Tensor) else out.sample).to(x)
         return functional.pixel_shuffle(out, self.patch) if self.patch > 1 else out
 
     @property

@@ -169,7 +169,9 @@ Schedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 
 @lru_cache(maxsize=16)
-def _log_alphas(steps: int, beta_start: float, beta_end: float, schedule: Schedule) -> Tensor:
+def _log_alphas(
+    steps: int, beta_start: float, beta_end: float, schedule: Schedule, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     k = torch.arange(steps, dtype=torch.float64)
     if schedule == "squaredcos_cap_v2":
         bar = torch.cos((torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -178,7 +180,7 @@ def _log_alphas(steps: int, beta_start: float, beta_end: float, schedule: Schedu
         beta = (beta_start**0.5 + (beta_end**0.5 - beta_start**0.5) * k / (steps - 1)) ** 2
     else:
         beta = beta_start + (beta_end - beta_start) * k / (steps - 1)
-    return 0.5 * torch.log1p(-beta).cumsum(0)
+    return (0.5 * torch.log1p(-beta).cumsum(0)).to(device, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +200,7 @@ class DDPM(SDE):
     t_train: ClassVar[float] = 0.0
 
     def _table(self, t: Tensor) -> Tensor:
-        return _log_alphas(self.steps, self.beta_start, self.beta_end, self.schedule).to(t)
+        return _log_alphas(self.steps, self.beta_start, self.beta_end, self.schedule, t.dtype, t.device)
 
     def _segment(self, t: Tensor) -> Tensor:
         return (t * (self.steps - 1)).floor().clamp(0, self.steps - 2).long()

@@ -18,12 +18,13 @@ from .sde import DDPM, SDE
 
 def uniform(n: int, generator: torch.Generator) -> Tensor:
     """n independent uniform numbers in [0, 1)."""
-    return torch.rand(n, generator=generator)
+    return torch.rand(n, generator=generator, device=generator.device)
 
 
 def stratified(n: int, generator: torch.Generator) -> Tensor:
     """n uniform numbers in [0, 1), exactly one in each cell [i/n, (i+1)/n), in random order."""
-    return (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    order = torch.randperm(n, generator=generator, device=generator.device)
+    return (order + uniform(n, generator)) / n
 
 
 class Clock(Protocol):

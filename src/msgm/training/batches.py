@@ -7,7 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-from ..data import to_model
+from ..data import Images, to_model
+from .runtime import Runtime
 
 
 def mix(seed: int, step: int) -> int:
@@ -15,38 +16,54 @@ def mix(seed: int, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}".encode()).digest()[:4], "little")
 
 
-def draw(data: Tensor, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
-    """Rows of the data in model space: pixels freshly dequantised, vectors as they are; ``flip`` mirrors some."""
-    chosen = data[index]
-    x = to_model(chosen, generator) if data.dtype == torch.uint8 else chosen
-    if flip:
-        mirrored = torch.rand(len(x), generator=generator) < 0.5
-        x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
-    return x
+class Pixels:
+    """Rows of a data set in the model's space; on a GPU all of them stay there, if they fit.
 
+    Row numbers are to be on ``device``.
+    """
 
-def clean(data: Tensor, device: torch.device) -> Tensor:
-    """All of the data in model space, float32: pixels at the middle of their steps."""
-    return (to_model(data) if data.dtype == torch.uint8 else data).to(device, torch.float32)
+    def __init__(self, images: Images, runtime: Runtime) -> None:
+        self.images, self.runtime = images, runtime
+        held = runtime.fits(len(images) * images.store[:1].nbytes)
+        self.held = images.rows().to(runtime.device) if held else None
+        self.device = runtime.device if held else torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, index: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
+        """Some rows: pixels freshly dequantised, vectors as they are; ``flip`` mirrors some."""
+        chosen = self.held[index] if self.held is not None else self.runtime.send(self.images.rows(index))
+        x = to_model(chosen, generator) if chosen.dtype == torch.uint8 else chosen
+        if flip:
+            mirrored = torch.rand(len(x), generator=generator, device=x.device) < 0.5
+            x = torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
+        return x
+
+    def clean(self) -> Tensor:
+        """All rows, float32, on the run's device: pixels at the middle of their steps."""
+        rows = self.images.rows().to(self.runtime.device)
+        return (to_model(rows) if rows.dtype == torch.uint8 else rows).float()
 
 
 class Shuffled:
     """Row numbers of step k: the k-th piece of an endless sequence of permutations of ``size`` rows."""
 
-    def __init__(self, size: int, batch: int, seed: int) -> None:
-        self.size, self.batch, self.seed = size, batch, seed
+    def __init__(self, size: int, batch: int, seed: int, device: torch.device | str = "cpu") -> None:
+        self.size, self.batch, self.seed, self.device = size, batch, seed, device
         self.permutations: dict[int, Tensor] = {}
 
     def __call__(self, step: int) -> Tensor:
-        place = torch.arange(step * self.batch, (step + 1) * self.batch)
-        epochs = place // self.size
-        return torch.cat([self._permutation(int(e))[place[epochs == e] % self.size] for e in epochs.unique()])
+        start, end = step * self.batch, (step + 1) * self.batch
+        epochs = range(start // self.size, (end - 1) // self.size + 1)
+        pieces = [self._permutation(e)[max(start - e * self.size, 0) : end - e * self.size] for e in epochs]
+        return torch.cat(pieces)
 
     def _permutation(self, epoch: int) -> Tensor:
         if epoch not in self.permutations:
             generator = torch.Generator().manual_seed(mix(self.seed, -1 - epoch))
             self.permutations = {
                 **{k: v for k, v in self.permutations.items() if k == epoch - 1},
-                epoch: torch.randperm(self.size, generator=generator),
+                epoch: torch.randperm(self.size, generator=generator).to(self.device),
             }
         return self.permutations[epoch]

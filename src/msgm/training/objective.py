@@ -8,56 +8,74 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..forgetting.batch import Noised, Start
 from ..forgetting.methods import Method
 from ..forgetting.regularise import Prepared
 from ..model.score import ScoreModel
 from ..process.times import Clock
-from .batches import Shuffled, clean, draw, mix
+from .batches import Pixels, Shuffled, mix
+from .runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """The images of a step under noise: retained ones, then, on steps with a forget loss, as many to forget.
+
+    ``weight`` (B,) is what each retained image counts. The terms' own random numbers start from ``generator``, which
+    is never used up: the losses of one batch may be asked for at several weights.
+    """
+
+    step: int
+    x: Tensor
+    t: Tensor
+    eps: Tensor
+    weight: Tensor | None
+    generator: torch.Generator
 
 
 @dataclass(kw_only=True, eq=False)
 class Objective:
-    """``objective(step)``: the retain loss and, on steps where it takes part, the forget loss (else None).
-
-    All that is random is a function of (seed, step): asked again, at other weights, it takes the same batch.
+    """``losses(batch(step))``: the retain loss and, on steps where it takes part, the forget loss (else None).
 
     Args:
         method: its terms and its combiner, which says when the forget loss is due.
-        model: the model in training; ``network`` is the same, wrapped or not.
-        retain: (N, *), as stored; ``weights`` (N,) is what each row counts.
-        forget: (M, *), as stored, where the method has a forget term.
+        model: the model in training.
+        retain: the images to keep; ``weights`` (N,) is what each row counts.
+        forget: those to forget, where the method has a forget term.
         clock: training times from the numbers in [0, 1) that ``numbers(n, generator)`` draws.
-        batch: rows of each set a step; ``steps`` in the run.
+        batch_size: rows of each set a step; ``steps`` in the run.
         flip: mirror images at random.
     """
 
     method: Method
     model: ScoreModel
-    network: nn.Module
-    retain: Tensor
-    forget: Tensor | None
+    retain: Pixels
+    forget: Pixels | None
     weights: Tensor | None
     clock: Clock
     numbers: Callable[[int, torch.Generator], Tensor]
-    batch: int
+    batch_size: int
     steps: int
     flip: bool
     seed: int
-    device: torch.device
+    runtime: Runtime
 
     @cached_property
     def rows(self) -> dict[str, Shuffled]:
         """Which rows of each set a step takes."""
         sets = {"retain": (self.retain, self.seed), "forget": (self.forget, self.seed + 1)}
-        return {k: Shuffled(len(data), self.batch, seed) for k, (data, seed) in sets.items() if data is not None}
+        return {
+            k: Shuffled(len(data), self.batch_size, seed, data.device)
+            for k, (data, seed) in sets.items()
+            if data is not None
+        }
 
     @cached_property
     def retained(self) -> Tensor:
         """All retained rows in model space, for the forget term."""
-        return clean(self.retain, self.device)
+        return self.retain.clean()
 
     def due(self, step: int) -> bool:
         """Whether the forget loss takes part in this step."""
@@ -70,38 +88,44 @@ class Objective:
             return None
         generator = torch.Generator().manual_seed(mix(self.seed, -(2**40)))
         start = Start(
-            model=self.model, retain=self.retained, forget=clean(self.forget, self.device), clock=self.clock,
-            batch=self.batch, generator=generator, show=show,
+            model=self.model, retain=self.retained, forget=self.forget.clean(), clock=self.clock,
+            batch=self.batch_size, generator=generator, compile=self.runtime.compile, show=show,
         )  # fmt: skip
         forget = method.forget.prepare(start)
         self.method = replace(method, forget=forget)
         return method.regularise.prepare(start, forget) if method.regularise is not None else None
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
-        generator = torch.Generator().manual_seed(mix(self.seed, step))
-        rows, method, due = self.rows["retain"](step), self.method, self.due(step)
-
-        # Both halves share their times and go through the network together.
-        x0 = draw(self.retain, rows, generator, self.flip)
+    def batch(self, step: int) -> Batch:
+        """The batch of a step; both halves share their times."""
+        generator, rows = self.runtime.generator(mix(self.seed, step)), self.rows["retain"](step)
+        x0 = self.retain.draw(rows, generator, self.flip)
         t = self.clock(self.numbers(len(x0), generator), self.model.sde)
+        due = self.due(step)
         if due:
             assert self.forget is not None
-            x0 = torch.cat([x0, draw(self.forget, self.rows["forget"](step), generator, self.flip)])
+            x0 = torch.cat([x0, self.forget.draw(self.rows["forget"](step), generator, self.flip)])
             t = torch.cat([t, t])
-        eps = torch.randn(x0.shape, generator=generator)
-        if due and method.pairs:
-            eps[self.batch :] = eps[: self.batch]
-        x0, t, eps = (v.to(self.device, torch.float32) for v in (x0, t, eps))
-        x = self.model.sde.marginal(x0, t, eps)
-        with dropout_seed(mix(self.seed, step), self.device):
-            noise = self.network(x, t)
+        eps = torch.randn(x0.shape, generator=generator, device=generator.device)
+        if due and self.method.pairs:
+            eps[self.batch_size :] = eps[: self.batch_size]
+        x0, t, eps = x0.float(), t.float(), eps.float()
+        return Batch(
+            step=step, x=self.model.sde.marginal(x0, t, eps), t=t, eps=eps, generator=generator,
+            weight=None if self.weights is None else self.weights[rows].to(x0),
+        )  # fmt: skip
 
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The losses at the weights as they are; both halves go through the network together."""
+        with dropout_seed(mix(self.seed, batch.step), self.runtime.device):
+            predicted = self.model(batch.x, batch.t)
+        generator, done, method = batch.generator.clone_state(), batch.step / self.steps, self.method
         retain, *forget = (
-            Noised(x=a, t=b, eps=c, predicted=d, model=self.model, generator=generator, progress=step / self.steps)
-            for a, b, c, d in zip(*(v.split(self.batch) for v in (x, t, eps, noise)), strict=True)
+            Noised(x=x, t=t, eps=eps, predicted=said, model=self.model, generator=generator, progress=done)
+            for x, t, eps, said in zip(
+                *(v.split(self.batch_size) for v in (batch.x, batch.t, batch.eps, predicted)), strict=True
+            )
         )
-        if self.weights is not None:
-            retain = replace(retain, weight=self.weights[rows].to(x))
+        retain = replace(retain, weight=batch.weight)
         if method.forget is None or not forget:
             return method.retain(retain), None
         if method.pairs:

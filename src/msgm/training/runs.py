@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,58 +12,99 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..formats.native import read_tensors, write_tensors
-from ..model.score import ScoreModel
-from ..storage import write_bytes
+from ..formats.native import RECORD, read_tensors, write_tensors
+from ..storage import claim, write_bytes
+from .step import State
 
 STATE, LOG = "resume.safetensors", "log.jsonl"
 
 
-@dataclass(kw_only=True)
-class Run:
-    """What changes while a run goes on."""
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Where a run is kept, and on what it computes. What its result is made of stands in the settings, seed included.
 
-    model: ScoreModel
-    average: ScoreModel
-    optimizers: dict[str, torch.optim.Optimizer]
-    step: int = 0
-    smooth: float = math.nan
-    lowest: float = math.inf
+    Args:
+        folder: for the model, its record and log.jsonl; without one nothing is written.
+        resume: go on with a run that was stopped.
+        overwrite: replace the run that is in the folder.
+        device: auto (the GPU if there is one), cpu or cuda.
+        precision: fp32, or bf16 for the network alone.
+        compile: compile the network, on a GPU; that takes a minute or two, once.
+        command: the command line, for the record.
+        progress: show a bar.
+    """
+
+    folder: str | os.PathLike[str] | None = None
+    resume: bool = False
+    overwrite: bool = False
+    device: str = "auto"
+    precision: str = "fp32"
+    compile: bool = False
+    command: str = ""
+    progress: bool = True
 
 
-def store(run: Run, folder: Path, identity: str) -> None:
-    """Save all that the next step depends on; ``identity`` is a hash of what must be the same on resuming."""
-    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
-    for name, optimizer in run.optimizers.items():
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors["run"] = torch.tensor([run.step, run.smooth, run.lowest], dtype=torch.float64)
-    tensors["identity"] = torch.tensor(list(bytes.fromhex(identity)), dtype=torch.uint8)
-    write_tensors(folder / STATE, tensors)
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """The folder of a run, if it has one; ``identity`` is a hash of what must be the same on resuming."""
 
+    path: Path | None
+    identity: str
 
-def restore(run: Run, folder: Path, identity: str) -> None:
-    """Put a saved state into a fresh run. Raises UserError where it belongs to another run."""
-    tensors = read_tensors(folder / STATE)
-    if bytes(tensors["identity"].tolist()).hex() != identity:
-        raise UserError(
-            f"{folder} was started with other settings, data or parent; resume with the same or use another folder"
-        )
-    run.step = int(tensors["run"][0])
-    run.smooth, run.lowest = float(tensors["run"][1]), float(tensors["run"][2])
+    @classmethod
+    def open(cls, run: RunSpec, identity: str) -> Folder:
+        """Claim the folder for a run of this identity. Raises UserError where it holds something else."""
+        if run.folder is None:
+            return cls(path=None, identity=identity)
+        path = Path(run.folder)
+        if not (run.resume and (path / STATE).exists()):
+            if run.resume and (path / RECORD).exists():
+                raise UserError(f"{path} is finished; there is nothing to resume. Use another folder or --overwrite")
+            # A run killed before its first state has only a log: resuming it starts it again.
+            claim(path, overwrite=run.overwrite or (run.resume and not (path / "unet").exists()))
+            path.mkdir(parents=True, exist_ok=True)
+            (path / LOG).unlink(missing_ok=True)
+            (path / STATE).unlink(missing_ok=True)
+        return cls(path=path, identity=identity)
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    def store(self, state: State) -> None:
+        """Save all that the next step depends on."""
+        if self.path is None:
+            return
+        tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+        for name, optimizer in state.optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        tensors["run"] = torch.tensor([state.step, state.smooth, state.lowest], dtype=torch.float64)
+        tensors["identity"] = torch.tensor(list(bytes.fromhex(self.identity)), dtype=torch.uint8)
+        write_tensors(self.path / STATE, tensors)
 
-    run.model.load_state_dict(part("model."))
-    run.average.load_state_dict(part("average."))
-    for name, optimizer in run.optimizers.items():
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in part(f"{name}.").items():
-            index, moment = key.split(".", 1)
-            state.setdefault(int(index), {})[moment] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    def restore(self, state: State) -> None:
+        """Put a saved state, if there is one, into a fresh one. Raises UserError where it belongs to another run."""
+        if self.path is None or not (self.path / STATE).exists():
+            return
+        tensors = read_tensors(self.path / STATE)
+        if bytes(tensors["identity"].tolist()).hex() != self.identity:
+            raise UserError(
+                f"{self.path} was started with other settings, data or parent; resume with the same or use another "
+                f"folder"
+            )
+        state.step = int(tensors["run"][0])
+        state.smooth, state.lowest = float(tensors["run"][1]), float(tensors["run"][2])
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        state.model.load_state_dict(part("model."))
+        state.average.load_state_dict(part("average."))
+        state.good = state.averaged.clone()
+        for name, optimizer in state.optimizers.items():
+            moments: dict[int, dict[str, Tensor]] = {}
+            for key, value in part(f"{name}.").items():
+                index, moment = key.split(".", 1)
+                moments.setdefault(int(index), {})[moment] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 class Log:
@@ -78,16 +118,12 @@ class Log:
         if self.path is not None:
             kept = self.path.read_text().splitlines(keepends=True)[: self.step] if self.path.exists() else []
             write_bytes(self.path, "".join(kept).encode())
-            self.file = self.path.open("a")
+            self.file = self.path.open("a", buffering=1)
         return self
 
     def __call__(self, line: dict[str, Any]) -> None:
         if self.path is not None:
             self.file.write(json.dumps(line) + "\n")
-
-    def flush(self) -> None:
-        if self.path is not None:
-            self.file.flush()
 
     def __exit__(self, *error: object) -> None:
         if self.path is not None:

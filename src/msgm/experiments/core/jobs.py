@@ -27,7 +27,7 @@ from ...report.page import Row, write_json
 from ...report.pictures import grid, png
 from ...storage import read_json, write_bytes
 from ...training.loop import Diverged, Watch, unlearn
-from ...training.runs import STATE, read_log
+from ...training.runs import STATE, RunSpec, read_log
 from ...training.settings import UnlearnSettings
 from .evaluate import EvaluateSettings, check, evaluate, retain_confidence
 from .pool import begun, run_all
@@ -197,9 +197,11 @@ def _made(job: Job, parent: ScoreModel, split: Split, judge: Judge, report: _Rep
         with _selected(job, parent, split, judge) as (part, watch):
             report.inner = watch
             model = unlearn(
-                parent, part, method=job.method, settings=job.settings, confidence=_confidence(job, part), out=job.out,
-                resume=True, overwrite=True, device=job.task.device, progress=False, command=job.task.command,
-                watch=report,
+                parent, part, method=job.method, settings=job.settings, confidence=_confidence(job, part), watch=report,
+                run=RunSpec(
+                    folder=job.out, resume=True, overwrite=True, device=job.task.device, command=job.task.command,
+                    progress=False,
+                ),
             )  # fmt: skip
     except Diverged as error:
         model = error.model

@@ -17,7 +17,7 @@ from ...report.page import Results, Row, commit, write_html, write_json
 from ...report.pictures import grid, save_samples
 from ...storage import claim
 from ...training.loop import unlearn
-from ...training.runs import read_log
+from ...training.runs import RunSpec, read_log
 from ...training.settings import UnlearnSettings
 from ..core.evaluate import EvaluateSettings, evaluate
 
@@ -65,8 +65,8 @@ def demo(
             made[name] = (load(folder), float("nan"))
             continue
         child = unlearn(
-            parent, split, method=method, settings=unlearning, out=folder, resume=resume, overwrite=overwrite,
-            device="cpu", command=command,
+            parent, split, method=method, settings=unlearning,
+            run=RunSpec(folder=folder, resume=resume, overwrite=overwrite, device="cpu", command=command),
         )  # fmt: skip
         made[name] = (child, time.monotonic() - began)
     for name, (model, seconds) in made.items():

@@ -16,6 +16,7 @@ from ...formats.native import RECORD, load
 from ...model.networks import MLP
 from ...model.score import ScoreModel
 from ...training.loop import Diverged, train, unlearn
+from ...training.runs import RunSpec
 from ...training.settings import TrainSettings, UnlearnSettings
 from .measure import measure
 from .setup import OBJECTIVES, PROCESS, RULE, TOYS, Budget, Setting, Toy
@@ -121,10 +122,7 @@ def trained(run: Run, budget: Budget, seed: int, folder: Path) -> ScoreModel:
     options: dict[str, Any] = {
         "method": run.setting.method,
         "settings": settings,
-        "out": place,
-        "resume": place is not None and place.exists(),
-        "device": "cpu",
-        "progress": False,
+        "run": RunSpec(folder=place, resume=place is not None and place.exists(), device="cpu", progress=False),
     }
     try:
         if run.mode == "retrain":

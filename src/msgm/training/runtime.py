@@ -1,0 +1,107 @@
+"""Where a run computes, and how: device, precision, compilation, number of processes. Nothing else chooses them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.score import Precision, ScoreModel
+
+KEPT = 0.25
+"""Share of a GPU's free memory that training data may take; larger sets are read row by row."""
+LAG = 10
+"""Steps whose losses may lie on a GPU before they are looked at: to fetch one makes the CPU wait for all before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """How the network is computed; `choose` makes one from what was asked for.
+
+    ``bf16`` computes the network alone in bfloat16 (autocast): weights, times, noise levels, losses and optimiser
+    stay float32. On a GPU it allows TF32 as well, which ``fp32`` turns off.
+    """
+
+    device: torch.device
+    precision: Precision = "fp32"
+    compile: bool = False
+
+    @classmethod
+    def choose(cls, device: str = "auto", *, precision: str = "fp32", compile: bool = False) -> Runtime:
+        """``auto`` is the GPU if there is one, else the CPU.
+
+        Raises UserError for a device that is not there, another precision, compilation on a CPU, or several processes.
+        """
+        processes = os.environ.get("WORLD_SIZE", "1")
+        if processes != "1":
+            raise UserError(f"one process is supported, and WORLD_SIZE is {processes}; start msgm without a launcher")
+        if device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"no device {device!r}; choose auto, cpu or cuda")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device cuda asks for a GPU that PyTorch can use, and there is none; use auto or cpu")
+        if precision not in get_args(Precision):
+            hint = "; float16 needs gradient scaling, which msgm has not" if precision in ("fp16", "float16") else ""
+            raise UserError(f"no precision {precision!r}; choose {' or '.join(get_args(Precision))}{hint}")
+        place = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+        if compile and place == "cpu":
+            raise UserError("compile gains nothing on a CPU; leave it out, or use a GPU (device cuda)")
+        return cls(device=torch.device(place), precision=precision, compile=compile)  # type: ignore[arg-type]
+
+    def place(self, model: ScoreModel) -> ScoreModel:
+        """The model (in place) on this device, its network computed in this precision, compiled if asked."""
+        model.to(self.device)
+        model.precision = self.precision
+        if self.compile:
+            model.network.compile()
+        return model
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Random numbers that are drawn where they are used."""
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def fits(self, size: int) -> bool:
+        """Whether this many bytes of data may stay on the GPU for the whole run."""
+        return self.device.type == "cuda" and size <= KEPT * torch.cuda.mem_get_info(self.device)[0]
+
+    def send(self, values: Tensor) -> Tensor:
+        """A copy on this device, without waiting for what the device is doing."""
+        if self.device.type == "cpu" or values.device == self.device:
+            return values
+        return values.pin_memory().to(self.device, non_blocking=True)
+
+    @property
+    def lag(self) -> int:
+        """Steps after which losses are fetched from the device."""
+        return 1 if self.device.type == "cpu" else LAG
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within it a GPU's multiplications are as exact as the precision says; outside as they were."""
+        if self.device.type == "cpu":
+            yield
+            return
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+        matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "bf16"
+        cudnn.benchmark = True
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the record: all of it, and the threads that a CPU's sums depend on."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "precision": self.precision,
+            "compile": self.compile,
+            "threads": torch.get_num_threads(),
+            "processes": 1,
+        }
