@@ -78,5 +78,5 @@ class Start:
         """A model of its own, without dropout: what is prepared draws no other random numbers."""
         model = copy.deepcopy(self.model).eval().requires_grad_(True)
         if self.compile:
-            model.network.compile()
+            model.network.compile(dynamic=False)
         return model

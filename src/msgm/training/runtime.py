@@ -58,7 +58,7 @@ class Runtime:
         model.to(self.device)
         model.precision = self.precision
         if self.compile:
-            model.network.compile()
+            model.network.compile(dynamic=False)
         return model
 
     def generator(self, seed: int) -> torch.Generator:
@@ -71,7 +71,7 @@ class Runtime:
 
     def send(self, values: Tensor) -> Tensor:
         """A copy on this device, without waiting for what the device is doing."""
-        if self.device.type == "cpu" or values.device == self.device:
+        if values.device.type == self.device.type:
             return values
         return values.pin_memory().to(self.device, non_blocking=True)
 
