@@ -289,11 +289,13 @@ def train_judge(
         )
     if names is None and column == "label" and len(train.label_names) > classes[-1]:
         names = [train.label_names[label] for label in classes]
-    draw = torch.Generator().manual_seed(settings.seed)
+    draw = torch.Generator(device=device).manual_seed(settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         judge = Judge(classes, train.shape, names=names, column=column, width=settings.width).to(device)
-    target = torch.searchsorted(torch.tensor(classes), truth)
+    # All that is random is drawn, and all junk made, where the judge is trained; a GPU keeps the images, too.
+    target = torch.searchsorted(torch.tensor(classes), truth).to(device)
+    there = None if device == "cpu" else train.rows().to(device)
     junk, test_junk = (_junk_maker(data, column, draw) for data in (train, test))
     extra = max(1, round(settings.batch * settings.junk_share / (1 - settings.junk_share)))
     per_epoch = max(1, len(train) // settings.batch)
@@ -305,11 +307,12 @@ def train_judge(
     with bar("Training the judge", total, show=progress) as tick:
         for step in range(total):
             if step % per_epoch == 0:
-                order = torch.randperm(len(train), generator=draw)
+                order = torch.randperm(len(train), generator=draw, device=device)
             index = order[step % per_epoch * settings.batch :][: settings.batch]
-            real = _vary(to_model(train.rows(index), draw), settings.flip, draw)
-            x = torch.cat([real, junk.mixture(extra, draw)]).to(device)
-            y = functional.pad(target[index], (0, extra), value=len(classes)).to(device)
+            pixels = train.rows(index) if there is None else there[index]
+            real = _vary(to_model(pixels, draw), settings.flip, draw)
+            x = torch.cat([real, junk.mixture(extra, draw)])
+            y = functional.pad(target[index], (0, extra), value=len(classes))
             loss = functional.cross_entropy(judge(x), y)
             optimizer.zero_grad()
             loss.backward()
@@ -332,15 +335,16 @@ def train_judge(
 def _junk_maker(data: Images, column: str, generator: torch.Generator) -> JunkMaker:
     from ..data import to_model
 
-    some = torch.randperm(len(data), generator=generator)[:2000]
-    return JunkMaker(to_model(data.rows(some)), data.columns[column][some])
+    some = torch.randperm(len(data), generator=generator, device=generator.device)[:2000].cpu()
+    images, labels = to_model(data.rows(some)), data.columns[column][some]
+    return JunkMaker(images.to(generator.device), labels.to(generator.device))
 
 
 def _measure(judge: Judge, x: Tensor, truth: Tensor, junk: JunkMaker, generator: torch.Generator) -> dict[str, Any]:
     """Confusion on real images, and on 500 junk images of each kind."""
     verdicts = {kind: judge.predict(junk.make(kind, 500, generator)) for kind in KINDS}
     labels = torch.tensor([*judge.classes, JUNK])
-    said = torch.cat([judge.predict(x), *verdicts.values()])
+    said = torch.cat([judge.predict(x), *(verdict.cpu() for verdict in verdicts.values())])
     true = torch.cat([truth, torch.full((len(said) - len(x),), JUNK)])
     confusion = [[int(((true == row) & (said == column)).sum()) for column in labels] for row in labels]
     return {
@@ -354,11 +358,11 @@ def _vary(x: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
     n = len(x)
 
     def uniform(low: float, high: float) -> Tensor:
-        drawn: Tensor = torch.empty(n).uniform_(low, high, generator=generator)
+        drawn: Tensor = torch.empty(n, device=x.device).uniform_(low, high, generator=generator)
         return drawn
 
     angle, size = uniform(-0.21, 0.21), uniform(0.9, 1.1)
-    mirror = torch.where(uniform(-1, 1) < 0, -1.0, 1.0) if flip else torch.ones(n)
+    mirror = torch.where(uniform(-1, 1) < 0, -1.0, 1.0) if flip else torch.ones(n, device=x.device)
     cos, sin = size * angle.cos(), size * angle.sin()
     rows = [cos * mirror, -sin, uniform(-0.14, 0.14), sin * mirror, cos, uniform(-0.14, 0.14)]
     grid = functional.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
@@ -366,7 +370,7 @@ def _vary(x: Tensor, flip: bool, generator: torch.Generator) -> Tensor:
     # One in four stays as it is: interpolation softens, and the judge is asked about sharp images.
     moved: Tensor = torch.where(uniform(0, 1).view(n, 1, 1, 1) < 0.75, warped, x)
     noise = uniform(-0.1, 0.1).clamp(min=0).view(n, 1, 1, 1)
-    return moved + noise * torch.randn(x.shape, generator=generator)
+    return moved + noise * torch.randn(x.shape, generator=generator, device=x.device)
 
 
 def _column(data: Images, column: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ a denoiser's undecided average; (nearly) constant; halves of two images that do 
 class JunkMaker:
     """Makes junk of each of `KINDS` from ``images`` (N, C, H, W) in model space with ``labels`` (N,).
 
-    Every draw comes from the generator given, so the same generator state gives the same junk.
+    Every draw comes from the generator given, which is on the images' device, so the same generator state gives the
+    same junk.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -40,19 +42,19 @@ class JunkMaker:
 
     def mixture(self, n: int, generator: torch.Generator) -> Tensor:
         """n junk images, the kinds in equal parts (what is left over falls to kinds drawn at random)."""
-        order = torch.randperm(len(KINDS), generator=generator).tolist()
+        order = torch.randperm(len(KINDS), generator=generator, device=generator.device).tolist()
         sizes = {KINDS[kind]: n // len(KINDS) + (rank < n % len(KINDS)) for rank, kind in enumerate(order)}
         return torch.cat([self.make(kind, size, generator) for kind, size in sizes.items() if size])
 
     def _noise(self, n: int, generator: torch.Generator) -> Tensor:
-        gaussian = torch.randn((n, *self.images.shape[1:]), generator=generator)
-        uniform = 2 * torch.rand(gaussian.shape, generator=generator) - 1
+        gaussian = self._normal((n, *self.images.shape[1:]), generator)
+        uniform = 2 * torch.rand(gaussian.shape, generator=generator, device=generator.device) - 1
         level, width = self._uniform(n, generator, -0.5, 0.5), self._uniform(n, generator, 0.2, 2)
         return level + width * torch.where(self._coin(n, generator), gaussian, uniform)
 
     def _noisy(self, n: int, generator: torch.Generator) -> Tensor:
         images = self.images[self._pick(n, generator)]
-        return images + self._uniform(n, generator, 0.7, 2) * torch.randn(images.shape, generator=generator)
+        return images + self._uniform(n, generator, 0.7, 2) * self._normal(images.shape, generator)
 
     def _blend(self, n: int, generator: torch.Generator) -> Tensor:
         first = self._pick(n, generator)
@@ -64,12 +66,12 @@ class JunkMaker:
         """Each image cut into 2x2 or 4x4 blocks, put back so that none keeps its place."""
         images = self.images[self._pick(n, generator)].clone()
         for image in images:
-            side = 2 if torch.rand((), generator=generator) < 0.5 else 4
+            side = 2 if torch.rand((), generator=generator, device=generator.device) < 0.5 else 4
             h, w = image.shape[1] // side, image.shape[2] // side
             area = image[:, : h * side, : w * side]
             blocks = functional.unfold(area[None], (h, w), stride=(h, w))
             # One cycle through all blocks in random order: a permutation without fixed points.
-            order = torch.randperm(side * side, generator=generator)
+            order = torch.randperm(side * side, generator=generator, device=generator.device)
             moved = torch.empty_like(blocks)
             moved[..., order] = blocks[..., order.roll(1)]
             area.copy_(functional.fold(moved, area.shape[1:], (h, w), stride=(h, w))[0])
@@ -84,18 +86,18 @@ class JunkMaker:
         images = self.images[self._pick(4 * n, generator)]
         # Noise of a seventh of the gap leaves one image probable, noise of all of it the mean of very many.
         ratio = self.gap * self._uniform(4 * n, generator, math.log(0.15), 0).exp()
-        y = images + ratio * torch.randn(images.shape, generator=generator)
+        y = images + ratio * self._normal(images.shape, generator)
         denoised = exact_denoiser(y, ratio.flatten(), self.images)
         distance = torch.cdist(denoised.flatten(1), self.images.flatten(1)).amin(1)
         best = distance.clamp(max=0.6 * self.gap).argsort(descending=True, stable=True)[:n]
         noise = self._uniform(n, generator, 0, 0.3) * self._coin(n, generator)
-        return denoised[best] + noise * torch.randn((n, *images.shape[1:]), generator=generator)
+        return denoised[best] + noise * self._normal((n, *images.shape[1:]), generator)
 
     def _blank(self, n: int, generator: torch.Generator) -> Tensor:
         level = self._uniform(n, generator, -1, 1)
         level = torch.where(self._coin(n, generator), level, level.sign())
         width = self._uniform(n, generator, 0, 0.1)
-        return level + width * torch.randn((n, *self.images.shape[1:]), generator=generator)
+        return level + width * self._normal((n, *self.images.shape[1:]), generator)
 
     def _glued(self, n: int, generator: torch.Generator) -> Tensor:
         """Upper (or left) half of one image, lower (or right) half of another class's, chosen not to fit.
@@ -118,7 +120,7 @@ class JunkMaker:
         return torch.cat([images[first[keep], :, :half], images[second[keep], :, half:]], dim=2)
 
     def _pick(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.randint(len(self.images), (n,), generator=generator)
+        return torch.randint(len(self.images), (n,), generator=generator, device=generator.device)
 
     def _others(self, first: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """For each index ``count`` indices of images of other classes, (n, count)."""
@@ -126,7 +128,10 @@ class JunkMaker:
         return torch.multinomial(differs, count, replacement=True, generator=generator)
 
     def _uniform(self, n: int, generator: torch.Generator, low: float, high: float) -> Tensor:
-        return torch.empty(n, 1, 1, 1).uniform_(low, high, generator=generator)
+        return torch.empty(n, 1, 1, 1, device=generator.device).uniform_(low, high, generator=generator)
 
     def _coin(self, n: int, generator: torch.Generator) -> Tensor:
-        return torch.rand((n, 1, 1, 1), generator=generator) < 0.5
+        return torch.rand((n, 1, 1, 1), generator=generator, device=generator.device) < 0.5
+
+    def _normal(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        return torch.randn(tuple(shape), generator=generator, device=generator.device)

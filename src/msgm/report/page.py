@@ -153,11 +153,15 @@ class Sheet:
 
 
 def commit(folder: str | Path | None = None) -> str | None:
-    """Hash of the git commit that ``folder`` (default: this package) is checked out from.
+    """Hash of the git commit that ``folder`` (default: this package) is checked out from, or packed from.
 
-    None when git does not track it: a wheel in a virtual environment inside some checkout is not that commit.
+    A bundle (scripts/bundle.py) says so in a file COMMIT. None when neither does: a wheel in a virtual environment
+    inside some checkout is not that commit.
     """
     place = str(Path(__file__).parent if folder is None else folder)
+    packed = Path(place) / "COMMIT"
+    if packed.is_file():
+        return packed.read_text().strip() or None
     # Inside a git hook these variables point at another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
