@@ -24,31 +24,49 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 60 * 2**20
 
 NEEDED = (
-    "diffusers==0.42.1", "importlib_metadata==10.2.0", "zipp==4.1.2", "jsonargparse==4.53.0", "docstring_parser==0.18.0",
-    "typeshed_client==2.15.0", "lazy-importer==0.1.0",
+    "diffusers==0.42.1", "importlib_metadata==10.2.0", "zipp==4.1.2", "jsonargparse==4.53.0",
+    "docstring_parser==0.18.0", "typeshed_client==2.15.0", "lazy-importer==0.1.0",
 )  # fmt: skip
 SPARE = {
-    "numpy": "numpy==2.4.6", "PIL": "pillow==13.0.0", "psutil": "psutil==7.2.2", "yaml": "PyYAML==6.0.4",
-    "accelerate": "accelerate==1.15.0", "huggingface_hub": "huggingface_hub==1.33.0", "safetensors": "safetensors==0.8.0",
-    "regex": "regex==2026.11.19", "requests": "requests==2.34.2", "tqdm": "tqdm==4.70.1", "filelock": "filelock==4.3.1",
-    "fsspec": "fsspec==2026.9.0", "packaging": "packaging==26.4", "typing_extensions": "typing_extensions==4.16.0",
-    "httpx": "httpx==0.28.1", "httpcore": "httpcore==1.0.9", "h11": "h11==0.16.0", "anyio": "anyio==4.16.0",
-    "certifi": "certifi==2026.10.19.post1", "idna": "idna==3.20", "urllib3": "urllib3==2.8.0",
-    "charset_normalizer": "charset-normalizer==3.5.3", "rich": "rich==15.0.0", "pygments": "Pygments==2.21.0",
-    "markdown_it": "markdown-it-py==4.3.0", "mdurl": "mdurl==0.1.2",
-}  # fmt: skip
+    "numpy": "numpy==2.4.6",
+    "PIL": "pillow==13.0.0",
+    "psutil": "psutil==7.2.2",
+    "yaml": "PyYAML==6.0.4",
+    "accelerate": "accelerate==1.15.0",
+    "huggingface_hub": "huggingface_hub==1.33.0",
+    "safetensors": "safetensors==0.8.0",
+    "regex": "regex==2026.11.19",
+    "requests": "requests==2.34.2",
+    "tqdm": "tqdm==4.70.1",
+    "filelock": "filelock==4.3.1",
+    "fsspec": "fsspec==2026.9.0",
+    "packaging": "packaging==26.4",
+    "typing_extensions": "typing_extensions==4.16.0",
+    "httpx": "httpx==0.28.1",
+    "httpcore": "httpcore==1.0.9",
+    "h11": "h11==0.16.0",
+    "anyio": "anyio==4.16.0",
+    "certifi": "certifi==2026.10.19.post1",
+    "idna": "idna==3.20",
+    "urllib3": "urllib3==2.8.0",
+    "charset_normalizer": "charset-normalizer==3.5.3",
+    "rich": "rich==15.0.0",
+    "pygments": "Pygments==2.21.0",
+    "markdown_it": "markdown-it-py==4.3.0",
+    "mdurl": "mdurl==0.1.2",
+}
 """By the name under which each is imported."""
 
 RUN = r"""#!/bin/bash
-# bash run.sh MINUTES [STATE]: go on with the grid in STATE for so long, then leave what there is in $OUT.
+# bash run.sh MINUTES [STATE [BUDGET]]: go on with the grid in STATE for so long, then leave what there is in $OUT.
 set -u
-here=$(cd "$(dirname "$0")" && pwd); minutes=$1; state=${2:-/tmp/msgm-state}; site=/tmp/msgm-site; data=/tmp/msgm-data
+here=$(cd "$(dirname "$0")" && pwd); minutes=$1; state=${2:-/tmp/msgm-state}; budget=${3:-gpu}; site=/tmp/msgm-site; data=/tmp/msgm-data
 export OMP_NUM_THREADS=4 TORCHINDUCTOR_COMPILE_THREADS=8 TORCHINDUCTOR_CACHE_DIR=/tmp/msgm-inductor
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 mkdir -p "$state" "$OUT"
 exec > >(tee -a "$OUT/log.txt") 2>&1
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader; python3 --version
-pip="python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --target $site"
+pip="python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target $site"
 if [ ! -e $site/.done ]; then
     $pip "$here"/wheels/*.whl || exit 1
     while read -r name wheel; do
@@ -64,7 +82,7 @@ fi
 if [ -e "$here/models.tar" ] && [ ! -e "$state/grid.json" ]; then tar -C "$state" -xf "$here/models.tar"; fi
 echo "set up in $SECONDS s"
 left=$(python3 -c "print(max(0.0, $minutes - $SECONDS / 60))")
-python3 -m msgm reproduce cifar10 --budget gpu --data $data/cifar10 --out "$state" --minutes "$left" --threads 4
+python3 -m msgm reproduce cifar10 --budget $budget --data $data/cifar10 --out "$state" --minutes "$left" --threads 4
 status=$?
 tar -C "$state" --exclude='diffusion_pytorch_model.safetensors' --exclude='resume.safetensors' -czf "$OUT/results.tgz" .
 for process in vp ddpm; do
@@ -83,7 +101,10 @@ exit $status
 
 def wheels(folder: Path, names: tuple[str, ...]) -> None:
     """Download wheels for the other machine."""
-    platforms = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + [
+        "manylinux2014_x86_64",
+        "manylinux1_x86_64",
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         [
@@ -119,7 +140,9 @@ def images(data: Path, archive: Path) -> None:
 def package(out: Path) -> None:
     """The package, its version as an installed one has it, and the commit that it is."""
     shutil.copytree(ROOT / "src", out, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    version = next(line.split('"')[1] for line in (ROOT / "pyproject.toml").read_text().splitlines() if "version" in line)
+    version = next(
+        line.split('"')[1] for line in (ROOT / "pyproject.toml").read_text().splitlines() if "version" in line
+    )
     info = out / f"msgm-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: msgm\nVersion: {version}\n")

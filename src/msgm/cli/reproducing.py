@@ -32,7 +32,7 @@ def reproduce(
     Args:
         experiment: which one.
         out: folder for all of it; a table that is begun there is gone on with.
-        budget: small is made for a laptop; gpu for half an hour of one GPU (tables only); paper trains as the paper did.
+        budget: small is made for a laptop; gpu for half an hour of a GPU (tables only); paper is as the paper.
         data: folder of CIFAR-10 (tables only).
         device: where the tables' networks are computed.
         minutes: of the tables, begin no further piece after so many, and save a training's state.

@@ -86,12 +86,17 @@ class Runtime:
         if self.device.type == "cpu":
             yield
             return
+        import torch._dynamo.config as dynamo
+        import torch._functorch.config as functorch
+
         matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
         before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
         matmul.allow_tf32 = cudnn.allow_tf32 = self.precision == "bf16"
         cudnn.benchmark = True
         try:
-            yield
+            # Some methods take two gradients of one pass. A network is compiled for each size of batch and each mode.
+            with functorch.patch(donated_buffer=False), dynamo.patch(recompile_limit=32):
+                yield
         finally:
             matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 

@@ -89,11 +89,15 @@ def _brief(work: Work, piece: Piece) -> str:
         return f"; {found['accuracy']:.1%} right, {found['real_called_junk']:.1%} of real images called junk"
     if piece.kind == "speed":
         rates = {**found["steps_per_second"], **found["samples_per_second"]}
-        return "\n" + "\n".join(f"    {name:<32}{rate:12.1f} a second" for name, rate in rates.items()) + (
-            f"\n    {found['images_per_second']:.0f} images/s in training, {found['training_share_of_peak']:.1%} of "
-            f"{found['peak_flops'] / 1e12:.1f} TFLOP/s; {found['likelihoods_per_second']:.1f} likelihoods/s; "
-            f"{found['parameters'] / 1e6:.1f} M parameters"
-            + "".join(f"\n    {name} FAILED: {why}" for name, why in found["failed"].items())
+        return (
+            "\n"
+            + "\n".join(f"    {name:<32}{rate:12.1f} a second" for name, rate in rates.items())
+            + (
+                f"\n    {found['images_per_second']:.0f} images/s in training, "
+                f"{found['training_share_of_peak']:.1%} of {found['peak_flops'] / 1e12:.1f} TFLOP/s; {found['likelihoods_per_second']:.1f} likelihoods/s; "
+                f"{found['parameters'] / 1e6:.1f} M parameters"
+                + "".join(f"\n    {name} FAILED: {why}" for name, why in found["failed"].items())
+            )
         )
     if piece.kind == "audit":
         forget = [work.request.names[label] for label in max(work.request.groups.values(), key=len)]
@@ -111,8 +115,8 @@ def collected(work: Work, table: Table) -> dict[str, Any]:
     """All that is known of a table: a row for each model that was measured, and the judge's own errors."""
     rows = []
     for piece in pieces([table], work.budget):
-        made, audit = (work.result(piece.of(kind)) for kind in ("model", "audit")) if piece.kind == "audit" else (0, 0)
-        if made and audit:
+        made, audit = work.result(piece.of("model")), work.result(piece.of("audit"))
+        if piece.kind == "audit" and made and audit:
             keys = {"process": piece.process, "origin": piece.origin, "method": piece.method, "seed": piece.seed}
             rows.append({**keys, "made": made, "draws": audit["draws"], "nll": audit["nll"]})
     judge = work.result(Piece(key="judge", kind="judge"))

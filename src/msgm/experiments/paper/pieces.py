@@ -65,9 +65,7 @@ def pieces(tables: Sequence[Table], budget: Budget) -> list[Piece]:
 
     def pair(process: ProcessName, origin: Origin, method: str, seed: int = 0) -> Iterator[Piece]:
         folder = f"{process}/{origin}/{method}/seed-{seed}" if method != "standard" else f"{process}/standard"
-        made = Piece(
-            key=f"{folder}/model", kind="model", process=process, origin=origin, method=method, seed=seed
-        )
+        made = Piece(key=f"{folder}/model", kind="model", process=process, origin=origin, method=method, seed=seed)
         yield from (made, made.of("audit"))
 
     found = [Piece(key="judge", kind="judge")]
@@ -121,8 +119,7 @@ class Work:
     def data(self) -> tuple[ImageData, ImageData]:
         """Training and test images."""
         train_images, test = (
-            load_data(self.place, split=split, image_size=self.budget.image_size)  # type: ignore[arg-type]
-            for split in ("train", "test")
+            load_data(self.place, split=split, image_size=self.budget.image_size) for split in ("train", "test")
         )
         return train_images, test
 

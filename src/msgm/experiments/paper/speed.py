@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -147,9 +148,7 @@ def _evaluation(model: ScoreModel, budget: Budget, test: ImageData, runtime: Run
     with runtime.active():
         for draw in audit.draws:
             sampler = build(draw.sampler, fast, steps=draw.steps)
-            rates[draw.name] = draw.batch / seconds(
-                device, lambda sampler=sampler, draw=draw: sampler.sample(draw.batch, batch=draw.batch)
-            )
+            rates[draw.name] = draw.batch / seconds(device, partial(sampler.sample, draw.batch, batch=draw.batch))
     images = test.images[: audit.nll_images].to(device)
     exact.place(plain)
     with exact.active():

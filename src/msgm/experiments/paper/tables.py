@@ -15,7 +15,7 @@ METHODS = ("standard", "orthogonal", "obtuse", "unseen", "erasediff")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Images and what is to be forgotten of them; ``groups`` are the classes that a table counts, alone and together."""
+    """Images and what is to be forgotten of them; ``groups`` are what a table counts: classes, alone and together."""
 
     data: str
     rule: str
@@ -89,8 +89,8 @@ TABLES = {
                 ),
             ),
             note=(
-                "The paper heads the columns Standard, Unseen, Unlearning, Unseen, EraseDiff. They are read here in the "
-                "order of its other tables: Standard, Orthogonal, Obtuse, Unseen, EraseDiff."
+                "The paper heads the columns Standard, Unseen, Unlearning, Unseen, EraseDiff. They are read here in "
+                "the order of its other tables: Standard, Orthogonal, Obtuse, Unseen, EraseDiff."
             ),
         ),
         Table(
