@@ -28,7 +28,6 @@ NEEDED = (
     "docstring_parser==0.18.0", "typeshed_client==2.15.0", "lazy-importer==0.1.0",
 )  # fmt: skip
 SPARE = {
-    "numpy": "numpy==2.4.6",
     "PIL": "pillow==13.0.0",
     "psutil": "psutil==7.2.2",
     "yaml": "PyYAML==6.0.4",
@@ -60,7 +59,8 @@ SPARE = {
 RUN = r"""#!/bin/bash
 # bash run.sh MINUTES [STATE [BUDGET]]: go on with the grid in STATE for so long, then leave what there is in $OUT.
 set -u
-here=$(cd "$(dirname "$0")" && pwd); minutes=$1; state=${2:-/tmp/msgm-state}; budget=${3:-gpu}; site=/tmp/msgm-site; data=/tmp/msgm-data
+here=$(cd "$(dirname "$0")" && pwd); minutes=$1; state=${2:-/tmp/msgm-state}; budget=${3:-gpu}
+site=/tmp/msgm-site; data=/tmp/msgm-data
 export OMP_NUM_THREADS=4 TORCHINDUCTOR_COMPILE_THREADS=8 TORCHINDUCTOR_CACHE_DIR=/tmp/msgm-inductor
 export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 mkdir -p "$state" "$OUT"

@@ -89,16 +89,14 @@ def _brief(work: Work, piece: Piece) -> str:
         return f"; {found['accuracy']:.1%} right, {found['real_called_junk']:.1%} of real images called junk"
     if piece.kind == "speed":
         rates = {**found["steps_per_second"], **found["samples_per_second"]}
-        return (
-            "\n"
-            + "\n".join(f"    {name:<32}{rate:12.1f} a second" for name, rate in rates.items())
-            + (
-                f"\n    {found['images_per_second']:.0f} images/s in training, "
-                f"{found['training_share_of_peak']:.1%} of {found['peak_flops'] / 1e12:.1f} TFLOP/s; {found['likelihoods_per_second']:.1f} likelihoods/s; "
-                f"{found['parameters'] / 1e6:.1f} M parameters"
-                + "".join(f"\n    {name} FAILED: {why}" for name, why in found["failed"].items())
-            )
-        )
+        lines = [f"{name:<32}{rate:12.1f} a second" for name, rate in rates.items()]
+        lines += [
+            f"{found['images_per_second']:.0f} images/s in training, {found['training_share_of_peak']:.1%} of "
+            f"{found['peak_flops'] / 1e12:.1f} TFLOP/s; {found['likelihoods_per_second']:.1f} likelihoods/s",
+            f"{found['parameters'] / 1e6:.1f} M parameters; seconds before the first timed step: {found['start_seconds']}",
+            *(f"{name} FAILED: {why}" for name, why in found["failed"].items()),
+        ]
+        return "\n    ".join(["", *lines])
     if piece.kind == "audit":
         forget = [work.request.names[label] for label in max(work.request.groups.values(), key=len)]
         shares = ", ".join(
