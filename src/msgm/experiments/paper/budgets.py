@@ -128,9 +128,9 @@ BUDGETS: dict[str, Budget] = {
         image_size=32,
         network="gpu-32",
         kinds={
-            "vp": Kind(prediction="edm", train=_GPU, tune=_GPU_TUNE, seconds=390, tune_seconds=30),
+            "vp": Kind(prediction="edm", train=_GPU, tune=_GPU_TUNE, seconds=330, tune_seconds=25),
             "ddpm": Kind(
-                prediction="noise", train=replace(_GPU, steps=8000), tune=_GPU_TUNE, seconds=240, tune_seconds=30
+                prediction="noise", train=replace(_GPU, steps=8000), tune=_GPU_TUNE, seconds=200, tune_seconds=25
             ),
         },
         retrain=("unseen",),

@@ -93,7 +93,7 @@ def _brief(work: Work, piece: Piece) -> str:
         lines += [
             f"{found['images_per_second']:.0f} images/s in training, {found['training_share_of_peak']:.1%} of "
             f"{found['peak_flops'] / 1e12:.1f} TFLOP/s; {found['likelihoods_per_second']:.1f} likelihoods/s",
-            f"{found['parameters'] / 1e6:.1f} M parameters; seconds before the first timed step: {found['start_seconds']}",
+            f"{found['parameters'] / 1e6:.1f} M parameters; seconds to the first timed step: {found['start_seconds']}",
             *(f"{name} FAILED: {why}" for name, why in found["failed"].items()),
         ]
         return "\n    ".join(["", *lines])
