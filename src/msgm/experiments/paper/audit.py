@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, ImageData, to_model, to_pixels
+from ...data import ForgetRequest, Images, to_model, to_pixels
 from ...formats.native import load
 from ...likelihood import log_likelihood
 from ...likelihood.result import mean_and_error
@@ -35,7 +35,7 @@ class Auditor:
 
     judge: Judge
     request: ForgetRequest
-    test: ImageData
+    test: Images
     settings: AuditSettings
     runtime: Runtime
 
@@ -43,7 +43,7 @@ class Auditor:
     def sets(self) -> dict[str, Tensor]:
         """The test images to retain and to forget, uint8."""
         chosen = self.request.mask(self.test)
-        return {"retain": self.test.images[~chosen], "forget": self.test.images[chosen]}
+        return {"retain": self.test.rows(~chosen), "forget": self.test.rows(chosen)}
 
     @cached_property
     def reference(self) -> Tensor:
@@ -98,12 +98,12 @@ class Auditor:
         return found
 
 
-def real(auditor: Auditor, train: ImageData) -> dict[str, Any]:
+def real(auditor: Auditor, train: Images) -> dict[str, Any]:
     """What the judge says of real images: test images of both sets, and as many retained training images as samples.
 
     Its errors are the floor under every number here.
     """
-    retained = train.images[~auditor.request.mask(train)]
+    retained = train.select(~auditor.request.mask(train))
     some = torch.randperm(len(retained), generator=torch.Generator().manual_seed(0))[: auditor.settings.draws[0].n]
-    sets: Mapping[str, Tensor] = {**auditor.sets, "retained training images": retained[some]}
+    sets: Mapping[str, Tensor] = {**auditor.sets, "retained training images": retained.rows(some)}
     return {name: auditor.judged(lambda images=images: images, len(images))[0] for name, images in sets.items()}

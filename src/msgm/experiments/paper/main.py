@@ -47,7 +47,11 @@ def reproduce(
         out=out, budget=budget, request=tables[0].request, place=data, runtime=runtime, deadline=deadline,
         command=command,
     )  # fmt: skip
-    identity = {"budget": asdict(budget), "request": asdict(work.request), "data": [d.sha256 for d in work.data]}
+    identity = {
+        "budget": asdict(budget),
+        "request": asdict(work.request),
+        "data": [images.digest for images in work.data],
+    }
     if not begun(out / GRID, identity):
         write_json(out / GRID, identity)
     todo = pieces(tables, budget)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, ImageData, Split, load_data
+from ...data import ForgetRequest, Images, Source, Split
 from ...forgetting.methods import METHODS, Method
 from ...formats.native import RECORD, load
 from ...metrics.judge import Judge, train_judge
@@ -116,12 +116,15 @@ class Work:
     command: str = ""
 
     @cached_property
-    def data(self) -> tuple[ImageData, ImageData]:
+    def data(self) -> tuple[Images, Images]:
         """Training and test images."""
-        train_images, test = (
-            load_data(self.place, split=split, image_size=self.budget.image_size) for split in ("train", "test")
-        )
-        return train_images, test
+        source = Source(self.place, size=self.budget.image_size)
+        return source.open("train"), source.open("test")
+
+    @cached_property
+    def spread(self) -> float:
+        """The images' standard deviation in model space."""
+        return round(float(self.data[0].rows().float().std()) / 128, 2)
 
     @cached_property
     def split(self) -> Split:
@@ -158,7 +161,7 @@ class Work:
             network = chosen.build(images.shape[0])
         return ScoreModel(
             network, PROCESSES[process](), shape=images.shape, prediction=self.budget.kinds[process].prediction,
-            sigma_data=round(float(images.images.float().std()) / 128, 2), patch=chosen.patch,
+            sigma_data=self.spread, patch=chosen.patch,
         )  # fmt: skip
 
     def spec(self, folder: Path | None) -> RunSpec:
@@ -215,7 +218,7 @@ class Work:
             method, run = recipe(piece.method), self.spec(folder)
             try:
                 if own:
-                    data: ImageData | Split = self.data[0] if piece.method == "standard" else self.split
+                    data: Images | Split = self.data[0] if piece.method == "standard" else self.split
                     model = self.fresh(piece.process, piece.seed)
                     train(model, data, method=method, settings=settings, run=run, watch=self.deadline)
                 else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ...data import ImageData, Split
+from ...data import Images, Split
 from ...forgetting.methods import METHODS
 from ...likelihood import log_likelihood
 from ...model.score import ScoreModel
@@ -89,7 +89,7 @@ def operations(model: ScoreModel) -> float:
 
 
 def measure(
-    model: ScoreModel, *, budget: Budget, split: Split, test: ImageData, run: RunSpec, runtime: Runtime
+    model: ScoreModel, *, budget: Budget, split: Split, test: Images, run: RunSpec, runtime: Runtime
 ) -> dict[str, Any]:
     """Training (compiled and not), fine-tuning by each method, sampling and likelihood, each as it is really done.
 
@@ -140,7 +140,7 @@ def measure(
     }
 
 
-def _evaluation(model: ScoreModel, budget: Budget, test: ImageData, runtime: Runtime) -> dict[str, Any]:
+def _evaluation(model: ScoreModel, budget: Budget, test: Images, runtime: Runtime) -> dict[str, Any]:
     """Samples and likelihoods a second, in batches as the audits take them."""
     device, audit, rates = runtime.device, budget.audit, {}
     exact, plain = Runtime(device=device), copy.deepcopy(model)
@@ -149,7 +149,7 @@ def _evaluation(model: ScoreModel, budget: Budget, test: ImageData, runtime: Run
         for draw in audit.draws:
             sampler = build(draw.sampler, fast, steps=draw.steps)
             rates[draw.name] = draw.batch / seconds(device, partial(sampler.sample, draw.batch, batch=draw.batch))
-    images = test.images[: audit.nll_images].to(device)
+    images = test.rows(slice(audit.nll_images)).to(device)
     exact.place(plain)
     with exact.active():
         taken = seconds(
