@@ -28,7 +28,7 @@ from msgm.training.settings import TrainSettings, UnlearnSettings
 def test_every_recipe_builds_under_its_own_name() -> None:
     built = [recipe() for recipe in METHODS.values()]
     names = ["standard", "unseen", "orthogonal", "obtuse", "erasediff", "neggrad", "neggrad-plus", "salun", "sfron"]
-    names += ["selective-amnesia", "siss", "munba", "retrack", "esd", "vdu", "reweight", "redirect", "deflect"]
+    names += ["selective-amnesia", "siss", "munba", "retrack", "esd", "vdu", "reweight", "redirect", "deflect", "steer"]
     assert [m.name for m in built] == list(METHODS) == names
     assert DEFAULT in METHODS
     assert all(recipe.__doc__ for recipe in METHODS.values()) and all(m.paper for m in built)
@@ -40,9 +40,10 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
     record = json.loads(json.dumps(recipe().to_dict(), allow_nan=False))
     assert record["name"] == name and record == recipe().to_dict()
     counts = dict.fromkeys(("every", "samples", "neighbours", "subset", "steps", "checkpoints", "gap", "inner"), 9)
-    shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share"), 0.123)
+    shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share", "at"), 0.123)
     numbers = dict.fromkeys(
-        ("window", "clamp", "high", "strength", "threshold", "weight", "eta", "power", "rate", "contrast"), 7.0
+        ("window", "clamp", "high", "strength", "threshold", "weight", "eta", "power", "rate", "contrast", "margin"),
+        7.0,
     )
     for key, parameter in signature(recipe).parameters.items():
         options = {**counts, **shares, **numbers}
@@ -64,7 +65,7 @@ def test_what_each_recipe_needs_is_said() -> None:
     assert unbounded == {"neggrad", "neggrad-plus", "sfron", "siss", "vdu"}
     assert methods.neggrad(form="bounded").bounded and not methods.obtuse(form="literal").bounded
     fine_tunes = {name for name, recipe in METHODS.items() if recipe().fine_tunes}
-    assert fine_tunes == {"salun", "sfron", "selective-amnesia", "esd", "vdu", "deflect"}
+    assert fine_tunes == {"salun", "sfron", "selective-amnesia", "esd", "vdu", "deflect", "steer"}
     assert methods.siss().needs == ["forget set", "pairs"] and methods.reweight().needs == ["a judge"]
     assert methods.vdu().needs == ["forget set", "several checkpoints"] and methods.unseen().needs == []
 
@@ -114,6 +115,7 @@ QUICK = {
     "sfron": {"samples": 4},
     "selective-amnesia": {"samples": 4},
     "esd": {"steps": 3},
+    "steer": {"steps": 3},
     "vdu": {"checkpoints": 2, "gap": 2},
 }
 
@@ -138,7 +140,7 @@ def test_every_recipe_runs_20_steps_on_every_process(name: str, sde: SDE, tmp_pa
     assert load(tmp_path / "m").record["method"] == json.loads(json.dumps(method.to_dict()))
 
 
-@pytest.mark.parametrize("name", ["salun", "selective-amnesia", "siss", "esd", "munba"])
+@pytest.mark.parametrize("name", ["salun", "selective-amnesia", "siss", "esd", "munba", "steer"])
 def test_peers_train_images(name: str) -> None:
     """A U-Net with dropout, whose pixels are dequantised."""
     method = METHODS[name](**QUICK.get(name, {}))

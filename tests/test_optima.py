@@ -15,12 +15,20 @@ from msgm.forgetting import methods
 from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import Method
-from msgm.forgetting.terms import Denoising
+from msgm.forgetting.steer import Steer, Steered
+from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal
+from msgm.forgetting.windows import Windows
 from msgm.model.score import ScoreModel
-from msgm.process.sde import SDE, VESDE, VPSDE
+from msgm.process.sde import SDE, VESDE, VPSDE, expand
 
 FORGET = GaussianMixture([1.0], [[0.3, 0.0]])
 POINTS = torch.tensor([[0.4, -0.3], [1.3, -1.6], [-1.5, -1.0], [0.05, 0.02]], dtype=torch.float64)
+
+
+def steer(alpha: float, term: ForgetTerm) -> Method:
+    return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=1))
+
+
 OBJECTIVES = {
     "unseen": methods.unseen(),
     "orthogonal": methods.orthogonal(alpha=0.7, every=1),
@@ -31,7 +39,32 @@ OBJECTIVES = {
     "obtuse-literal": methods.obtuse(alpha=0.9, every=1, form="literal"),
     "obtuse-released": methods.obtuse(alpha=0.9, every=1, form="released_sign"),
     "erasediff": methods.erasediff(alpha=0.7),
+    "steer": steer(0.6, Steer(margin=4.0)),
+    "steer-as-noise": steer(0.8, Steer(margin=1.5, weighting="noise")),
+    "steer-over-orthogonal": steer(0.6, Windows(above=Steer(margin=4.0), below=Orthogonal(), at=0.7, share=2.0)),
+    "obtuse-over-steer": steer(0.6, Windows(above=Obtuse(window=2.0), below=Steer(margin=4.0), at=0.7)),
 }
+SHARE = 0.3
+"""Of the forget set in all data."""
+
+
+def known(term: ForgetTerm | None, sde: SDE) -> ForgetTerm | None:
+    """The term with the exact model of all data and the exact P(forget | x_t), where it needs them."""
+    if isinstance(term, Windows):
+        return replace(term, above=known(term.above, sde), below=known(term.below, sde))
+    if not isinstance(term, Steer):
+        return term
+    both = GaussianMixture([*(RETAIN.weights * (1 - SHARE)), SHARE], torch.cat([RETAIN.means, FORGET.means]))
+
+    def log_odds(y: Tensor, ratio: Tensor) -> Tensor:
+        t = sde.time(ratio.log())
+        x = expand(sde.alpha(t), y) * y
+        return FORGET.log_density(x, sde, t) - RETAIN.log_density(x, sde, t) + math.log(SHARE / (1 - SHARE))
+
+    return Steered(
+        margin=term.margin, weighting=term.weighting, low=term.low, high=term.high, log_odds=log_odds,
+        before=both.as_model(sde),
+    )  # fmt: skip
 
 
 def posterior_sample(mixture: GaussianMixture, x: Tensor, sde: SDE, t: Tensor, n: int, seed: int) -> Tensor:
@@ -55,7 +88,7 @@ def gradient(method: Method, e: Tensor, x: Tensor, sde: SDE, t: Tensor, n: int =
         total = torch.zeros((), dtype=torch.float64)
         for mixture, term, weight in (
             (RETAIN, Denoising(weighting="noise"), method.combine.alpha),
-            (FORGET, method.forget, 1 - method.combine.alpha),
+            (FORGET, known(method.forget, sde), 1 - method.combine.alpha),
         ):
             if term is None:
                 continue
@@ -79,7 +112,7 @@ def gradient(method: Method, e: Tensor, x: Tensor, sde: SDE, t: Tensor, n: int =
 @pytest.mark.parametrize("sde", [VESDE(), VPSDE()], ids=["ve", "vp"])
 def test_the_gradient_of_the_loss_vanishes_at_the_optimum(name: str, sde: SDE) -> None:
     method = OBJECTIVES[name]
-    model = optimum(method, RETAIN, FORGET, sde)
+    model = optimum(method, RETAIN, FORGET, sde, share=SHARE)
     for log_ratio in (-1.2, 0.2):
         t = sde.time(torch.tensor(log_ratio, dtype=torch.float64))
         x = sde.alpha(t) * POINTS
@@ -98,7 +131,10 @@ def test_the_gradient_of_the_loss_vanishes_at_the_optimum(name: str, sde: SDE) -
 def test_optima_differentiate_as_finite_differences_do(name: str) -> None:
     """The likelihood needs their divergence; the windowed one is found by iteration and differentiated implicitly."""
     sde = VESDE()
-    model, t = optimum(OBJECTIVES[name], RETAIN, FORGET, sde), sde.time(torch.tensor(-0.5, dtype=torch.float64))
+    model, t = (
+        optimum(OBJECTIVES[name], RETAIN, FORGET, sde, share=SHARE),
+        sde.time(torch.tensor(-0.5, dtype=torch.float64)),
+    )
     x = POINTS.clone().requires_grad_()
     noise, step = model.noise(x, t), 1e-5
     for i in range(2):
@@ -115,6 +151,30 @@ def test_without_a_clamp_the_windowed_optimum_is_linear() -> None:
     wide = optimum(methods.obtuse(alpha=0.7, every=1, window=1e9, clamp=1e9), RETAIN, FORGET, sde)
     literal = optimum(methods.obtuse(alpha=0.7, every=1, form="literal"), RETAIN, FORGET, sde)
     torch.testing.assert_close(wide.noise(POINTS, t), literal.noise(POINTS, t), rtol=1e-8, atol=1e-8)
+
+
+def test_steered_without_a_margin_to_the_retained_score_whatever_the_weight() -> None:
+    """With the exact classifier the target itself is m_g; forbidding below the boundary leaves what is above alone."""
+    sde = VESDE()
+    for log_ratio in (-1.0, 0.0, 1.0):
+        t = sde.time(torch.full((len(POINTS),), log_ratio, dtype=torch.float64))
+        target = RETAIN.noise(POINTS, sde, t)
+        model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), prediction="noise")
+        exact = known(Steer(margin=0.0), sde)
+        assert exact is not None
+        given = Noised(x=POINTS, t=t, eps=torch.zeros_like(POINTS), noise=target, model=model)
+        assert float(exact(given, torch.empty(0))) < 1e-20
+        off = replace(given, noise=target + 0.01)
+        assert float(exact(off, torch.empty(0))) == pytest.approx(1e-4 * (math.exp(log_ratio) / 0.5) ** 2)
+        for alpha in (0.1, 0.9):
+            composed = Windows(above=Steer(margin=0.0), below=Orthogonal(), at=0.7)
+            found = optimum(steer(alpha, composed), RETAIN, FORGET, sde, share=SHARE).noise(POINTS, t)
+            if log_ratio >= 0:
+                torch.testing.assert_close(found, target, rtol=1e-10, atol=1e-10)
+            else:
+                below = optimum(methods.orthogonal(alpha=alpha, every=1), RETAIN, FORGET, sde).noise(POINTS, t)
+                torch.testing.assert_close(found, below, rtol=1e-10, atol=1e-10)
+                assert bool((found - target).abs().max() > 1e-3)
 
 
 def test_every_fourth_step_is_a_quarter_of_the_weight() -> None:

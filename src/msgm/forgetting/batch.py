@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class Noised:
     weight: Tensor | None = None
     progress: float = 0.0
     pair: Noised | None = None
+
+    def rows(self, index: Tensor) -> Noised:
+        """The images with these numbers (n,), of both halves."""
+        return replace(
+            self, x=self.x[index], t=self.t[index], eps=self.eps[index], noise=self.noise[index],
+            weight=None if self.weight is None else self.weight[index],
+            pair=None if self.pair is None else self.pair.rows(index),
+        )  # fmt: skip
 
     @property
     def sigma(self) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,12 +31,14 @@ class Deflect(ForgetTerm):
     contrast: float = 8.0
     weighting: Weighting = "image"
 
-    needs: ClassVar[str] = "a copy of the model"
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.contrast < math.inf:
             raise UserError(f"contrast must be 0 or more, and finite; got {self.contrast}")
+
+    @property
+    def needs(self) -> str:
+        return "a copy of the model"
 
     def prepare(self, start: Start) -> Deflected:
         """The term with the model as it is before the first step."""

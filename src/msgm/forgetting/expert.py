@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,12 +26,14 @@ class Expert(ForgetTerm):
     steps: int = 100
     lr: float = 2e-4
 
-    needs: ClassVar[str] = "an expert of it"
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps < 1 or not self.lr > 0:
             raise UserError(f"an expert needs steps of 1 or more and a positive lr; got {self.steps} and {self.lr}")
+
+    @property
+    def needs(self) -> str:
+        return "an expert of it"
 
     def prepare(self, start: Start) -> AwayFrom:
         """The term with its two fixed models."""

@@ -6,16 +6,19 @@ The peers' losses are all means over pixels and batch here, so the weights of th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from ..errors import UserError
+from .classifier import ClassifierSettings
 from .combine import Adaptive, Bargain, Combiner, NormFixed, PCGrad, Turns, Weighted
 from .deflect import Deflect
 from .expert import Expert
 from .pairs import PairedAscent, PairedDenoising
 from .regularise import Elastic, FisherRatio, Posterior, Regulariser, Saliency
+from .steer import Steer
 from .terms import Ascent, Denoising, ForgetTerm, Negated, Obtuse, Orthogonal, Redirect, UniformTarget
+from .windows import Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +84,16 @@ class Method:
 
 
 def _settings(part: Any) -> dict[str, Any]:
-    """The fields of a part; a function by its name."""
-    values = {f.name: getattr(part, f.name) for f in fields(part)}
-    return {k: getattr(v, "__qualname__", type(v).__name__) if callable(v) else v for k, v in values.items()}
+    """The fields of a part; a term in it likewise, a function by its name."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, ForgetTerm):
+            return {"term": type(value).__name__, **_settings(value)}
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value
+
+    return {f.name: plain(getattr(part, f.name)) for f in fields(part)}
 
 
 Target = Literal["uniform", "ascent", "redirect"]
@@ -186,10 +196,10 @@ def munba(*, every: int = 1, form: Target = "uniform") -> Method:
     return Method(name="munba", forget=_target(form), combine=Bargain(every=every), paper="Wu and Harandi, ICCV 2025")
 
 
-def retrack(*, alpha: float = 0.5, every: int = 1, neighbours: int = 10, subset: int = 0) -> Method:
-    """The score of the nearest retained images at the forget points, as an error of the noise."""
+def retrack(*, alpha: float = 0.98, every: int = 1, neighbours: int = 10) -> Method:
+    """The score of each forget image's nearest retained images at the forget points, as an error of the noise."""
     return Method(
-        name="retrack", forget=Redirect(weighting="noise", neighbours=neighbours, subset=subset),
+        name="retrack", forget=Redirect(weighting="noise", neighbours=neighbours, near="image"),
         combine=Weighted(alpha=alpha, every=every), paper="Shi et al., 2025, arXiv 2509.13007",
     )  # fmt: skip
 
@@ -232,11 +242,18 @@ def deflect(
     return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
+def steer(*, alpha: float = 0.9, every: int = 1, margin: float = 10.0, at: float = 0.5, steps: int = 600) -> Method:
+    """Steered away by a classifier above the noise level ``at``, forbidden below it."""
+    above = Steer(margin=margin, classifier=ClassifierSettings(steps=steps))
+    term = Windows(above=above, below=Orthogonal(), at=at)
+    return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
+
+
 METHODS: dict[str, Callable[..., Method]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad_plus, salun, sfron, selective_amnesia, siss,
-        munba, retrack, esd, vdu, reweight, redirect, deflect,
+        munba, retrack, esd, vdu, reweight, redirect, deflect, steer,
     )
 }  # fmt: skip
 DEFAULT = "deflect"
@@ -245,6 +262,7 @@ PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "forget": {
         "orthogonal": Orthogonal, "obtuse": Obtuse, "ascent": Ascent, "uniform": UniformTarget, "negated": Negated,
         "redirect": Redirect, "expert": Expert, "deflect": Deflect,
+        "steer": Steer,
     },
     "combine": {
         "weighted": Weighted, "turns": Turns, "adaptive": Adaptive, "norm-fixed": NormFixed, "bargain": Bargain,

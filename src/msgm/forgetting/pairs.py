@@ -14,7 +14,6 @@ draws one of the two points at random: the same expectation, with less variance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -65,11 +64,13 @@ class PairedAscent(ForgetTerm):
 
     mix: float = 0.5
 
-    pairs: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.mix)
+
+    @property
+    def pairs(self) -> bool:
+        return True
 
     @property
     def bounded(self) -> bool:

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -78,11 +78,6 @@ class ForgetTerm(ABC):
     high: float = 1e6
     window: float | None = None
 
-    pairs: ClassVar[bool] = False
-    """Whether retained and forget images must share their eps (`Noised.pair`)."""
-    needs: ClassVar[str] = ""
-    """What `prepare` makes of the trained model."""
-
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high:
             raise UserError(f"low and high bound the noise levels, 0 <= low < high; got {self.low} and {self.high}")
@@ -90,9 +85,24 @@ class ForgetTerm(ABC):
             raise UserError(f"window is a noise level, above 0; got {self.window}")
 
     @property
+    def pairs(self) -> bool:
+        """Whether retained and forget images must share their eps (`Noised.pair`)."""
+        return False
+
+    @property
+    def needs(self) -> str:
+        """What `prepare` makes of the trained model."""
+        return ""
+
+    @property
     def bounded(self) -> bool:
         """Whether the loss is bounded below."""
         return True
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What `prepare` measured on the way, for the record."""
+        return {}
 
     def prepare(self, start: Start) -> ForgetTerm:
         """The term with what it works out before the first step."""
@@ -224,8 +234,9 @@ class Redirect(ForgetTerm):
     out.
 
     ``subset`` > 0 takes that many retained images, drawn anew for every step, in place of all; ``neighbours`` > 0 only
-    those with the largest weights in D*, the nearest to x / alpha (ReTrack, Shi et al. 2025). ``denoiser(y, r)``
-    replaces D* by one that is known, y = x / alpha.
+    that many neighbours: those with the largest weights in D*, the nearest to the point y = x / alpha, or with
+    ``near="image"`` the nearest to the forget image before it was noised (ReTrack, Shi et al. 2025). ``denoiser(y, r)``
+    replaces D* by one that is known.
 
     ``contrast`` c > 0 aims beyond eps*, away from the forget data: at ``eps* + c (eps* - eps)``, whose mean is
     ``eps* + c (eps* - E_f[eps | x])``. The loss stays bounded.
@@ -235,6 +246,7 @@ class Redirect(ForgetTerm):
     contrast: float = 0.0
     subset: int = 0
     neighbours: int = 0
+    near: Literal["point", "image"] = "point"
     denoiser: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -248,16 +260,18 @@ class Redirect(ForgetTerm):
         ratio = batch.ratio
         with torch.no_grad():
             y = batch.x / expand(batch.model.sde.alpha(batch.t), batch.x)
-            target = (y - self.denoised(y, ratio, retained, batch.generator)) / expand(ratio, y)
+            target = (y - self.denoised(batch, y, retained)) / expand(ratio, y)
             target = target + self.contrast * (target - batch.eps)
         return aimed(batch, target, self.weighting)
 
-    def denoised(self, y: Tensor, ratio: Tensor, retained: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def denoised(self, batch: Noised, y: Tensor, retained: Tensor) -> Tensor:
         """D*(y), (B, *)."""
+        ratio = batch.ratio
         if self.denoiser is not None:
             return self.denoiser(y, ratio)
         if 0 < self.subset < len(retained):
-            place = generator.device if generator is not None else "cpu"
-            chosen = torch.randperm(len(retained), generator=generator, device=place)[: self.subset]
+            place = batch.drawn_on
+            chosen = torch.randperm(len(retained), generator=batch.generator, device=place)[: self.subset]
             retained = retained[chosen.to(retained.device)]
-        return exact_denoiser(y, ratio, retained, neighbours=self.neighbours)
+        centre = y - expand(ratio, y) * batch.eps if self.near == "image" else None
+        return exact_denoiser(y, ratio, retained, neighbours=self.neighbours, centre=centre)

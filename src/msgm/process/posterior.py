@@ -6,17 +6,23 @@ import torch
 from torch import Tensor
 
 
-def exact_denoiser(y: Tensor, ratio: Tensor, images: Tensor, *, neighbours: int = 0, chunk: int = 4096) -> Tensor:
+def exact_denoiser(
+    y: Tensor, ratio: Tensor, images: Tensor, *, neighbours: int = 0, centre: Tensor | None = None, chunk: int = 4096
+) -> Tensor:
     """The denoiser of a data set that is known exactly: E[x_0 | y] for y = x_0 + ratio * eps, x_0 one of ``images``.
 
     ``sum_r w_r x_r`` with ``w = softmax_r(-|y - x_r|^2 / (2 ratio^2))`` (Karras et al. 2022, Eq. 57). Shapes: y (B, *),
     ratio (B,) = sigma/alpha, images (N, *); returns (B, *). Images are visited ``chunk`` at a time. ``neighbours`` > 0
-    keeps only that many of the largest weights of each y, those of its nearest images.
+    keeps only that many images, the nearest to each y or to each row of ``centre`` (B, *): for y itself, those of the
+    largest weights.
     """
     if 0 < neighbours < len(images):
         flat, rows, scale = y.flatten(1), images.flatten(1), 1 / (2 * ratio.square())
-        logits, nearest = ((2 * flat @ rows.T - rows.square().sum(1)) * scale[:, None]).topk(neighbours, 1)
-        return torch.einsum("bk,bkd->bd", logits.softmax(1), rows[nearest]).view_as(y)
+        near = flat if centre is None else centre.flatten(1)
+        nearest = (2 * near @ rows.T - rows.square().sum(1)).topk(neighbours, 1).indices
+        chosen = rows[nearest]
+        logits = (2 * torch.einsum("bd,bkd->bk", flat, chosen) - chosen.square().sum(2)) * scale[:, None]
+        return torch.einsum("bk,bkd->bd", logits.softmax(1), chosen).view_as(y)
     return exact_posterior(y, ratio, images, chunk=chunk)[0]
 
 

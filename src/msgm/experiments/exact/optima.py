@@ -10,6 +10,8 @@ loss ``alpha p_g E_g[L_g] + (1 - alpha) p_f E_f[L_f]`` is a function of the pred
     orthogonal, literal       (I + k / sigma^2 E_f[eps eps^T])^-1 m_g
     obtuse, literal           m_g - k / 2 m_f;  with the released sign m_g + k / 2 m_f
     obtuse, windowed          the minimiser of a convex function of the plane, by Newton's method (`_windowed`)
+    steer, exact classifier   m_g + m P_f (m_g - m_f) k v / (1 + k v), v = (r / sigma_data)^2 or 1, m its margin
+    windows                   that of the term which acts at this noise level
 
 An L_f on every n-th step counts as 1/n of its weight.
 """
@@ -24,15 +26,23 @@ from torch import Tensor
 from ...errors import UserError
 from ...forgetting.combine import Weighted
 from ...forgetting.methods import Method
+from ...forgetting.steer import Steer
 from ...forgetting.terms import ForgetTerm, Obtuse, Orthogonal, UniformTarget
+from ...forgetting.windows import Windows
 from ...model.score import ScoreModel
 from ...process.sde import SDE
 from .mixture import GaussianMixture, exact_model
 
+SIGMA_DATA = 0.5
+"""Of the models that are compared with these optima: `ScoreModel`'s own."""
 
-def optimum(method: Method, retain: GaussianMixture, forget: GaussianMixture, sde: SDE) -> ScoreModel:
+
+def optimum(
+    method: Method, retain: GaussianMixture, forget: GaussianMixture, sde: SDE, *, share: float = 0.5
+) -> ScoreModel:
     """The score model that minimises a method's expected loss; its retain loss must weigh all times alike.
 
+    ``share`` is that of the forget set in all data: `Steer` starts from a model of both, and knows P(forget | x_t).
     Raises UserError for a method whose optimum is not known here.
     """
     if method.sees_forget:
@@ -40,19 +50,39 @@ def optimum(method: Method, retain: GaussianMixture, forget: GaussianMixture, sd
     if method.forget is None:
         return retain.as_model(sde)
     term, combine = method.forget, method.combine
-    known = isinstance(term, UniformTarget | Orthogonal | Obtuse) and method.regularise is None and not method.power
+    known = _known(term) and method.regularise is None and not method.power
     if not known or not isinstance(combine, Weighted) or combine.separate:
         raise UserError(f"no exact optimum is known for {method.name} with {combine} and {term}")
-    weight = (1 - combine.alpha) / (combine.alpha * combine.every)
-    return exact_model(lambda x, t: _noise(term, weight, retain, forget, sde, x, t), sde, retain.dims)
+    weight = torch.tensor((1 - combine.alpha) / (combine.alpha * combine.every), dtype=torch.float64)
+    prior = math.log(share / (1 - share))
+    return exact_model(lambda x, t: _noise(term, weight, retain, forget, sde, prior, x, t), sde, retain.dims)
+
+
+def _known(term: ForgetTerm) -> bool:
+    if isinstance(term, Windows):
+        return _known(term.above) and _known(term.below)
+    return isinstance(term, UniformTarget | Orthogonal | Obtuse | Steer)
 
 
 def _noise(
-    term: ForgetTerm, weight: float, retain: GaussianMixture, forget: GaussianMixture, sde: SDE, x: Tensor, t: Tensor
-) -> Tensor:
+    term: ForgetTerm, weight: Tensor, retain: GaussianMixture, forget: GaussianMixture, sde: SDE, prior: float,
+    x: Tensor, t: Tensor,
+) -> Tensor:  # fmt: skip
+    ratio = sde.log_ratio(t).exp()
+    weight = weight * term.weight(ratio)
+    if isinstance(term, Windows):
+        above, below = (
+            _noise(part, share * weight, retain, forget, sde, prior, x, t)
+            for part, share in ((term.above, 1.0), (term.below, term.share))
+        )
+        return torch.where((ratio < term.at).expand(len(x))[:, None], below, above)
     m = retain.noise(x, sde, t)
-    k = weight * (forget.log_density(x, sde, t) - retain.log_density(x, sde, t)).exp()[:, None]
-    k = k * term.weight(sde.log_ratio(t).exp()).expand(len(x))[:, None]
+    odds = forget.log_density(x, sde, t) - retain.log_density(x, sde, t)
+    k = (weight * odds.exp())[:, None]
+    if isinstance(term, Steer):
+        trust = (ratio / SIGMA_DATA).square().expand(len(x))[:, None] if term.weighting == "image" else 1.0
+        beyond = torch.sigmoid(odds + prior)[:, None] * (m - forget.noise(x, sde, t))
+        return m + term.margin * beyond * k * trust / (1 + k * trust)
     if isinstance(term, UniformTarget):
         return (m + k / 2) / (1 + k)
     if isinstance(term, Obtuse):

@@ -1,0 +1,85 @@
+"""Towards the retained score, by the gradient of a classifier that sees through noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import UserError
+from ..model.score import ScoreModel
+from ..process.sde import expand
+from .batch import Noised, Start
+from .classifier import ClassifierSettings, LogOdds, fit_classifier
+from .terms import ForgetTerm, Weighting, aimed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(ForgetTerm):
+    """On the forget data, what the model said before, steered away from them by a classifier:
+
+        eps* = eps_0 - (1 + m) sigma grad_x log P(retain | x_t)
+
+    eps_0 is the prediction of the model before unlearning and m the ``margin``. It is guidance by a classifier
+    (Dhariwal and Nichol 2021), put into the weights. With the exact P of a model of all the data, m = 0 is the retained
+    score, ``m_g = eps_0 - sigma grad log P_g``; m > 0 aims beyond it, at ``m_g + m P_f (m_g - m_f)``.
+
+    The classifier is trained before the first step (`prepare`, `classifier.fit_classifier`), unless ``log_odds(y, r)``
+    is given: log P(forget) - log P(retain) given ``y = x_t / alpha`` at the noise level r, (B,), differentiable in y.
+    """
+
+    margin: float = 8.0
+    weighting: Weighting = "image"
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    log_odds: LogOdds | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.margin < math.inf:
+            raise UserError(f"margin must be 0 or more, and finite; got {self.margin}")
+
+    @property
+    def needs(self) -> str:
+        return "a copy of the model" if self.log_odds is not None else "a copy of the model, a classifier of it"
+
+    def prepare(self, start: Start) -> Steered:
+        """The term with the model as it is before the first step, and a classifier."""
+        settings, errors = {f.name: getattr(self, f.name) for f in fields(self)}, list[dict[str, float]]()
+        if self.log_odds is None:
+            settings["log_odds"], errors = fit_classifier(start, self.classifier)
+        return Steered(**settings, before=start.copy(), errors=errors)
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+        raise UserError("the model before is not known; use unlearn, or Steer.prepare")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Steered(Steer):
+    """`Steer` with what it needs."""
+
+    before: ScoreModel
+    errors: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """The classifier's errors on images held out (`classifier.measured`)."""
+        return {"classifier": self.errors} if self.errors else {}
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+        with torch.no_grad():
+            before = self.before(batch.x, batch.t)
+        return aimed(batch, before - (1 + self.margin) * self.away(batch), self.weighting)
+
+    def away(self, batch: Noised) -> Tensor:
+        """sigma grad_x log P(retain | x_t), (B, *)."""
+        assert self.log_odds is not None
+        y = batch.x.detach() / expand(batch.model.sde.alpha(batch.t), batch.x)
+        with torch.enable_grad():
+            y.requires_grad_()
+            log_retain = functional.logsigmoid(-self.log_odds(y, batch.ratio))
+            (slope,) = torch.autograd.grad(log_retain.sum(), y)
+        return expand(batch.ratio, slope) * slope

@@ -1,0 +1,64 @@
+"""One term above a noise level and another below it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .batch import Noised, Start
+from .terms import ForgetTerm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(ForgetTerm):
+    """``above`` where r = sigma / alpha is at least ``at``, ``below`` where it is less: any two terms.
+
+    ``share`` is what the lower one's loss counts. Each sees only the images at its noise levels; those that lie outside
+    its own windows, or of this one, count nothing.
+    """
+
+    above: ForgetTerm
+    below: ForgetTerm
+    at: float = 0.5
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.at < math.inf and 0 <= self.share < math.inf):
+            raise UserError(f"at is a noise level and share a weight, positive and finite; got {self.at}, {self.share}")
+
+    @property
+    def pairs(self) -> bool:
+        return self.above.pairs or self.below.pairs
+
+    @property
+    def needs(self) -> str:
+        asked = [word for term in (self.above, self.below) for word in term.needs.split(", ") if word]
+        return ", ".join(dict.fromkeys(asked))
+
+    @property
+    def bounded(self) -> bool:
+        return self.above.bounded and self.below.bounded
+
+    @property
+    def found(self) -> dict[str, Any]:
+        return {**self.below.found, **self.above.found}
+
+    def prepare(self, start: Start) -> Windows:
+        """Both terms with what they work out before the first step."""
+        return replace(self, above=self.above.prepare(start), below=self.below.prepare(start))
+
+    def each(self, batch: Noised, retained: Tensor) -> Tensor:
+        low = batch.ratio < self.at
+        loss = torch.zeros_like(batch.ratio)
+        for term, chosen, share in ((self.above, ~low, 1.0), (self.below, low, self.share)):
+            rows = chosen.nonzero()[:, 0]
+            if share and len(rows):
+                part = batch.rows(rows)
+                loss = loss.index_put((rows,), share * term.weight(part.ratio) * term.each(part, retained))
+        return loss
