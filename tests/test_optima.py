@@ -162,9 +162,9 @@ def test_steered_without_a_margin_to_the_retained_score_whatever_the_weight() ->
         model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), prediction="noise")
         exact = known(Steer(margin=0.0), sde)
         assert exact is not None
-        given = Noised(x=POINTS, t=t, eps=torch.zeros_like(POINTS), noise=target, model=model)
+        given = Noised(x=POINTS, t=t, eps=torch.zeros_like(POINTS), predicted=target, model=model)
         assert float(exact(given, torch.empty(0))) < 1e-20
-        off = replace(given, noise=target + 0.01)
+        off = replace(given, predicted=target + 0.01)
         assert float(exact(off, torch.empty(0))) == pytest.approx(1e-4 * (math.exp(log_ratio) / 0.5) ** 2)
         for alpha in (0.1, 0.9):
             composed = Windows(above=Steer(margin=0.0), below=Orthogonal(), at=0.7)

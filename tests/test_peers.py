@@ -15,10 +15,12 @@ from torch import Tensor
 from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.batch import Noised
+from msgm.forgetting.combine import Weighted
 from msgm.forgetting.deflect import Deflect, Deflected
 from msgm.forgetting.expert import AwayFrom, Expert
 from msgm.forgetting.methods import METHODS, PARTS
 from msgm.forgetting.pairs import PairedAscent, PairedDenoising, paired_errors
+from msgm.forgetting.steer import Steered
 from msgm.forgetting.terms import Ascent, Denoising, ForgetTerm, Negated, Redirect, UniformTarget
 from msgm.model.score import ScoreModel
 from msgm.model.vectors import flatten
@@ -97,6 +99,9 @@ def test_every_term_has_the_same_windows(name: str) -> None:
     if name == "expert":
         network = ScoreModel(Shift(torch.zeros(2, dtype=torch.float64)), VESDE(), shape=(2,), prediction="noise")
         term: ForgetTerm = AwayFrom(eta=1.0, before=network, expert=network)
+    elif name == "steer":
+        network = ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), prediction="noise")
+        term = Steered(before=network, log_odds=lambda y, ratio: y.square().sum(1) - ratio)
     elif name == "deflect":
         term = Deflected(before=ScoreModel(Shift(torch.zeros(2).double()), VESDE(), shape=(2,), prediction="noise"))
     else:
@@ -203,7 +208,8 @@ def redirected(term: Redirect, seed: int = 0, n: int = 40) -> tuple[Noised, Tens
     retained, t = normal(n, 3), sde.time(torch.linspace(-1.5, 1.5, 6, dtype=torch.float64))
     eps = normal(6, 3, seed=2)
     given = batch(sde, sde.marginal(normal(6, 3, seed=1), t, eps), t, eps, eps)
-    found = term.denoised(given.x, given.ratio, retained, torch.Generator().manual_seed(seed))
+    given = replace(given, generator=torch.Generator().manual_seed(seed))
+    found = term.denoised(given, given.x, retained)
     return given, retained, found
 
 
@@ -217,6 +223,18 @@ def test_neighbours_are_the_largest_weights() -> None:
     exact = exact_denoiser(given.x, given.ratio, retained)
     for term in (Redirect(), Redirect(neighbours=40), Redirect(subset=40), Redirect(neighbours=1000, subset=1000)):
         torch.testing.assert_close(redirected(term)[2], exact)
+
+
+def test_neighbours_of_the_image_do_not_depend_on_its_noise() -> None:
+    """ReTrack: the nearest to the clean forget image, weighted by how well they explain the noised point."""
+    given, retained, found = redirected(Redirect(neighbours=3, near="image"))
+    images = normal(6, 3, seed=1)
+    others = redirected(Redirect(neighbours=3))[2]
+    for x0, x, r, row in zip(images, given.x, given.ratio, found, strict=True):
+        near = (x0 - retained).square().sum(1).argsort()[:3]
+        weight = torch.softmax(-(x - retained[near]).square().sum(1) / (2 * r**2), 0)
+        torch.testing.assert_close(row, weight @ retained[near])
+    assert float((found - others).abs().max()) > 0.1
 
 
 def test_a_subset_is_drawn_anew_from_the_generator() -> None:
@@ -233,7 +251,8 @@ def test_retrack_is_the_error_of_the_noise() -> None:
     given = replace(given, predicted=normal(6, 3, seed=5))
     expected = (given.predicted - brute_target(given, retained)).square().mean()
     close(Redirect(weighting="noise")(given, retained), expected)
-    assert methods.retrack().forget == Redirect(weighting="noise", neighbours=10)
+    assert methods.retrack().forget == Redirect(weighting="noise", neighbours=10, near="image")
+    assert methods.retrack().combine == Weighted(alpha=0.98, every=1)
     with pytest.raises(UserError, match="contrast must be 0 or more"):
         Redirect(contrast=-0.1)
     with pytest.raises(UserError, match="neighbours"):

@@ -126,7 +126,7 @@ def test_a_classifier_says_the_same_of_every_process() -> None:
     away = {}
     for name, sde in SDES.items():
         term, t = Steer(log_odds=classifier).prepare(start(sde)), sde.time(ratio.log())
-        given = Noised(x=sde.alpha(t)[:, None] * y, t=t, eps=y, noise=y, model=start(sde).model)
+        given = Noised(x=sde.alpha(t)[:, None] * y, t=t, eps=y, predicted=y, model=start(sde).model)
         away[name] = term.away(given)
     for name in SDES:
         torch.testing.assert_close(away[name], away["ve"], rtol=1e-3, atol=1e-5)
@@ -181,15 +181,15 @@ class Constant(ForgetTerm):
 
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
         self.seen.extend(batch.ratio.tolist())
-        return self.value * batch.noise.flatten(1).mean(1)
+        return self.value * batch.predicted.flatten(1).mean(1)
 
 
 def noised(ratios: list[float]) -> Noised:
     sde, n = VESDE(), len(ratios)
     generator = torch.Generator().manual_seed(0)
-    x, eps, noise = (torch.randn(n, 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    x, eps, predicted = (torch.randn(n, 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
     t = sde.time(torch.tensor(ratios, dtype=torch.float64).log())
-    return Noised(x=x, t=t, eps=eps, noise=noise.requires_grad_(), model=gaussian_model(sde, (1, 3, 3)))
+    return Noised(x=x, t=t, eps=eps, predicted=predicted.requires_grad_(), model=gaussian_model(sde, (1, 3, 3)))
 
 
 def test_each_image_is_seen_by_the_term_of_its_noise_level() -> None:
@@ -197,9 +197,9 @@ def test_each_image_is_seen_by_the_term_of_its_noise_level() -> None:
     above, below = Constant(value=2.0, seen=[]), Constant(value=-1.0, seen=[], low=0.2)
     loss = Windows(above=above, below=below, at=0.5, share=3.0)(batch, torch.empty(0))
     assert above.seen == pytest.approx([3.0, 0.6]) and below.seen == pytest.approx([0.1, 0.4])
-    mean = batch.noise.flatten(1).mean(1)
+    mean = batch.predicted.flatten(1).mean(1)
     torch.testing.assert_close(loss, (2 * mean[1] + 2 * mean[3] - 3 * mean[2]) / 4)
-    (gradient,) = torch.autograd.grad(loss, batch.noise)
+    (gradient,) = torch.autograd.grad(loss, batch.predicted)
     assert gradient.flatten(1).mean(1).tolist() == pytest.approx([v / 36 for v in (0, 2, -3, 2)])
 
 

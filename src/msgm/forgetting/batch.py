@@ -36,7 +36,7 @@ class Noised:
     def rows(self, index: Tensor) -> Noised:
         """The images with these numbers (n,), of both halves."""
         return replace(
-            self, x=self.x[index], t=self.t[index], eps=self.eps[index], noise=self.noise[index],
+            self, x=self.x[index], t=self.t[index], eps=self.eps[index], predicted=self.predicted[index],
             weight=None if self.weight is None else self.weight[index],
             pair=None if self.pair is None else self.pair.rows(index),
         )  # fmt: skip
