@@ -56,9 +56,9 @@ class Windows(ForgetTerm):
     def each(self, batch: Noised, retained: Tensor) -> Tensor:
         low = batch.ratio < self.at
         loss = torch.zeros_like(batch.ratio)
+        # Each sees the whole batch: a network that is compiled, or tuned to its input, wants one size of it.
         for term, chosen, share in ((self.above, ~low, 1.0), (self.below, low, self.share)):
-            rows = chosen.nonzero()[:, 0]
-            if share and len(rows):
-                part = batch.rows(rows)
-                loss = loss.index_put((rows,), share * term.weight(part.ratio) * term.each(part, retained))
+            if share:
+                each = share * term.weight(batch.ratio) * term.each(batch, retained)
+                loss = loss + torch.where(chosen, each, torch.zeros_like(each))
         return loss

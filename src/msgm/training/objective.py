@@ -89,7 +89,7 @@ class Objective:
         generator = torch.Generator().manual_seed(mix(self.seed, -(2**40)))
         start = Start(
             model=self.model, retain=self.retained, forget=self.forget.clean(), clock=self.clock,
-            batch=self.batch_size, generator=generator, compile=self.runtime.compile, show=show,
+            batch=self.batch_size, generator=generator, show=show,
         )  # fmt: skip
         forget = method.forget.prepare(start)
         self.method = replace(method, forget=forget)

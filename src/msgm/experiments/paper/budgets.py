@@ -86,7 +86,7 @@ class Budget:
     image_size: int
     network: str
     kinds: Mapping[ProcessName, Kind]
-    methods: tuple[str, ...] = ("unseen", "orthogonal", "obtuse", "erasediff", "deflect")
+    methods: tuple[str, ...] = ("unseen", "orthogonal", "obtuse", "erasediff", "deflect", "steer")
     retrain: tuple[str, ...] = ()
     seeds: int = 1
     judge: JudgeSettings = field(default_factory=JudgeSettings)
