@@ -45,8 +45,8 @@ class AuditSettings:
         Draw(sampler="dpm++-sde", steps=30, n=2000, batch=1000),
     )
     nll_images: int = 250
-    nll_steps: int = 8
-    nll_check: int = 64
+    nll_steps: int = 6
+    nll_check: int = 48
     seed: int = 0
 
 
@@ -128,9 +128,9 @@ BUDGETS: dict[str, Budget] = {
         image_size=32,
         network="gpu-32",
         kinds={
-            "vp": Kind(prediction="edm", train=_GPU, tune=_GPU_TUNE, seconds=330, tune_seconds=25),
+            "vp": Kind(prediction="edm", train=_GPU, tune=_GPU_TUNE, seconds=310, tune_seconds=24),
             "ddpm": Kind(
-                prediction="noise", train=replace(_GPU, steps=8000), tune=_GPU_TUNE, seconds=200, tune_seconds=25
+                prediction="noise", train=replace(_GPU, steps=8000), tune=_GPU_TUNE, seconds=190, tune_seconds=24
             ),
         },
         retrain=("unseen",),
