@@ -294,7 +294,74 @@ def test_options_come_from_a_file_and_can_be_printed(
         assert f"forget: {RULE}" in shown
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "unlearn m --out o --forget f --method siss --method.mix .3 --method.combine pcgrad --method.combine.alpha .6",
+        "unlearn m --out o --forget f --method.forget.window 2 --data mnist --data.size 32 --flip --select",
+        "train --out o --sde vp --no-flip --network small-28",
+        "sample m --out o -n 3 --sampler ddim --sampler.eta .5 --filter repel --filter.strength 2 --forget f --batch 9",
+        "evaluate m --out o --sampler rk45 --sampler.tolerance .01 --judge j",
+        "sweep m --out o --forget f --method unseen --method redirect --method.alpha [.4,.5] --method.combine turns",
+        "nll m --solver dopri5 --vlb",
+        "inpaint m --out o --mask band",
+        "reproduce toy --out o",
+    ],
+)
+def test_a_printed_config_is_read_again(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *rest = words.split()
+    with pytest.raises(SystemExit) as stop:
+        main([name, *rest, "--print-config"])
+    assert stop.value.code == 0
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    function = getattr(commands, name.replace("-", "_"))
+    given = read(name, function, rest)
+    assert read(name, function, ["--config", str(file)]) == given
+    assert given["out" if name != "nll" else "solver"] in (Path("o"), "dopri5")
+
+
 # ------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sample", "\x1b[31mred", "--out", "o"],
+        ["sample", "m", "--out", "o\x1b]0;title\x07"],
+        ["unlearn", "m", "--out", "o", "--forget", "label == 3\r"],
+        ["\x1b[2J"],
+        ["sample", "m", "--out", "o", "--sampler", "\x9b31m"],
+    ],
+)
+def test_nothing_that_moves_the_cursor_reaches_the_terminal(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *argv)
+    assert line.isprintable() and "cannot be printed" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_says_cannot_move_the_cursor_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text('sampler: {name: "\\e[31mred"}\nout: o\n')
+    line = refused(capsys, "sample", "m", "--config", file)
+    assert line.isprintable() and "red" in line and "known: heun" in line
+
+
+def test_a_message_has_at_most_300_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "sample", "m" * 2000, "--out", "o")
+    assert len(line) <= 300 + len("msgm: ") and line.endswith("…")
+
+
+def test_a_judge_that_nothing_uses_is_refused(model: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weighs = ["--method", "reweight", "--confidence", "demo"]
+    assert "--forget RULE" in refused(capsys, "train", "--out", out, *weighs)
+    assert "leave it out" in refused(capsys, "train", "--out", out, "--confidence", "demo")
+    assert "no option --judge" in refused(capsys, "train", "--out", out, "--judge", "demo")
+    assert "leave it out" in refused(capsys, "unlearn", model, "--forget", RULE, "--out", out, "--judge", "demo")
+    assert not out.parent.exists()
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_images_of_ones_own(tmp_path: Path, out: Path) -> None:
     [
         (["--mask", "left"], "no mask 'left'"),
         (["--mask", "box:0,0,40,4"], "box:0,0,40,4"),
-        (["-n", "0"], "--n must be"),
+        (["-n", "0"], "n must be 1 or more"),
         (["--resample", "0"], "resample"),
         (["--jump", "0"], "jump"),
         (["--sampler.steps", "1"], "steps"),
@@ -127,7 +127,7 @@ def test_inpaint_refuses(options: list[str], named: str, out: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [(["--perturb", "2"], "perturb"), (["--steps", "1"], "steps"), (["-n", "0"], "--n")]
+    ("options", "named"), [(["--perturb", "2"], "perturb"), (["--steps", "1"], "steps"), (["-n", "0"], "n must be")]
 )
 def test_reconstruct_refuses(options: list[str], named: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert named in refused(capsys, *RECONSTRUCT, "--out", out, *options)

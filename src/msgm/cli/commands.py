@@ -3,8 +3,9 @@
 from .auditing import audit
 from .comparing import sweep
 from .editing import inpaint, reconstruct
+from .listing import methods
 from .making import train, train_judge, unlearn
-from .measuring import demo, evaluate, methods, nll, sample
+from .measuring import demo, evaluate, nll, sample
 from .reading import convert, inspect
 from .reproducing import reproduce
 

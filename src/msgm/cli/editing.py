@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,29 +12,19 @@ from torch import Tensor
 from ..choice import Choice
 from ..data import ForgetRequest, Images
 from ..errors import UserError
+from ..experiments.editing.main import edit
 from ..formats.native import EMBEDDED
-from ..formats.tensors import weights_sha256
 from ..metrics.judge import Judge
-from ..metrics.restoration import check_judge, restored
+from ..metrics.restoration import Restored
 from ..model.score import ScoreModel
-from ..progress import bar
-from ..report.comparison import comparison
-from ..report.page import commit, write_json
-from ..report.pictures import png, save_samples
-from ..report.samples import clear
+from ..progress import Tick
 from ..sampling import SAMPLERS, Heun
 from ..sampling.editing import STEPS, check_settings, read_mask
 from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
-from ..storage import claim, write_bytes
+from ..storage import claim
 from .options import Data, hardware, images_of
 from .reading import read_model
-
-SHOWN = 16
-"""Images of each set in comparison.png."""
-SETS, COLUMNS = ("all", "retain", "forget"), ("before", "masked", "after")
-UNKNOWN = 128
-"""Grey of unknown pixels in pictures."""
 
 
 def inpaint(
@@ -77,16 +66,19 @@ def inpaint(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    job = _prepare(model, out, overwrite, device, images, data, forget, judge, n)
+    claim(out, overwrite=overwrite)
+    editor = read_model(model).to(device)
     check_settings(resample=resample, jump=jump)
-    known = read_mask(mask, job.model.shape)
-    drawer = sampler.maker("sampler", SAMPLERS)(job.model)
+    known = read_mask(mask, editor.shape)
+    drawer = sampler.maker("sampler", SAMPLERS)(editor)
 
-    def edit(pixels: Tensor, tick: Callable[[float], None]) -> Tensor:
+    def how(pixels: Tensor, tick: Tick) -> Tensor:
         return fill_in(drawer, pixels, known, resample=resample, jump=jump, seed=seed, tick=tick)
 
     settings = {"mask": mask, "sampler": sampler.name, **dict(sampler.options), "resample": resample, "jump": jump}
-    job.run(edit, known, out, {"command": command, "seed": seed, "settings": settings})
+    asked = _asked(editor, images, data, forget, judge)
+    record = {"command": command, "seed": seed, "settings": settings, "judge": asked.pop("judged_by")}
+    _show(edit(editor, how=how, known=known, out=out, n=n, name=model, record=record, **asked), out)
 
 
 def reconstruct(
@@ -124,94 +116,37 @@ def reconstruct(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    job = _prepare(model, out, overwrite, device, images, data, forget, judge, n)
-
+    claim(out, overwrite=overwrite)
+    editor = read_model(model).to(device)
     check_settings(perturb=perturb)
-    flow = Heun(job.model, steps=steps)
+    flow = Heun(editor, steps=steps)
 
-    def edit(pixels: Tensor, tick: Callable[[float], None]) -> Tensor:
+    def how(pixels: Tensor, tick: Tick) -> Tensor:
         return rebuild(flow, pixels, perturb=perturb, seed=seed, tick=tick)
 
     settings = {"perturb": perturb, "steps": steps}
-    job.run(edit, None, out, {"command": command, "seed": seed, "settings": settings})
+    asked = _asked(editor, images, data, forget, judge)
+    record = {"command": command, "seed": seed, "settings": settings, "judge": asked.pop("judged_by")}
+    _show(edit(editor, how=how, out=out, n=n, name=model, record=record, **asked), out)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """A model, the sets of images that it is to edit, and who judges the results."""
-
-    name: str
-    model: ScoreModel
-    sets: Mapping[str, Images]
-    request: ForgetRequest | None
-    judge: Judge | None
-    judged_by: str | None
-
-    def run(self, edit: Callable[..., Tensor], known: Tensor | None, out: Path, record: Mapping[str, Any]) -> None:
-        """Edit every set, and write all there is to see of it into ``out``."""
-        groups, found = {}, {}
-        for key, data in self.sets.items():
-            before = data.rows()
-            with bar(f"{key}: {len(data)} images", len(data)) as tick:
-                after = edit(before, tick)
-            columns = {"before": before, "after": after}
-            if known is not None:
-                columns = {"before": before, "masked": before.where(known, UNKNOWN), "after": after}
-            groups[key] = columns
-            region = None if known is None else ~known
-            found[key] = restored(data, after, region=region, judge=self.judge, request=self.request)
-        for key, column in product(SETS, COLUMNS):
-            clear(out / key / column)
-        for key, columns in groups.items():
-            for column, pixels in columns.items():
-                save_samples(out / key / column, pixels)
-            print(f"{key}: {found[key]}")
-        shown = {key: {name: pixels[:SHOWN] for name, pixels in columns.items()} for key, columns in groups.items()}
-        write_bytes(out / "comparison.png", png(comparison(shown)))
-        results = {
-            **record,
-            "commit": commit(),
-            "model": {"name": self.name, "weights_sha256": weights_sha256(self.model.network)},
-            "rule": self.request.rule if self.request else None,
-            "judge": self.judged_by,
-            "sets": found,
-        }
-        write_json(out / "results.json", results)
-        print(f"look at {out / 'comparison.png'}")
-
-
-def _prepare(
-    model: str,
-    out: Path,
-    overwrite: bool,
-    device: str,
-    images: str | None,
-    data: Data,
-    forget: str | None,
-    judge: str | None,
-    n: int,
-) -> _Job:
-    """Read all that is asked for; `UserError` where it does not fit together."""
-    claim(out, overwrite=overwrite)
-    if n < 1:
-        raise UserError(f"--n must be 1 or more; got {n}")
-    if images and data.name:
+def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: str | None, judge: str | None) -> dict[str, Any]:
+    """The images, the request that parts them and the judge: those that are named, else those of the record."""
+    if folder and data.name:
         raise UserError("--images and --data both say which images; give one of them")
-    editor = read_model(model).to(device)
-    asked = replace(data, name=images or data.name).of(editor)
-    found = images_of(editor, asked, "train" if images else "test")
-    rule = forget or (None if images else editor.record.get("request", {}).get("rule"))
-    request, sets = ForgetRequest(rule) if rule else None, {"all": found}
-    if request is not None:
-        mask = request.mask(found)
-        sets = {"retain": found.select(~mask), "forget": found.select(mask)}
-    for key, part in sets.items():
-        if not len(part):
-            raise UserError(f"rule {rule!r} leaves no {key} images of {found.name}")
-    if judge is None and found.name == EMBEDDED:
-        judge = EMBEDDED
-    classifier = Judge.load(judge) if judge else None
-    if classifier is not None:
-        check_judge(classifier, found, request)
-    sets = {key: part.select(slice(n)) for key, part in sets.items()}
-    return _Job(name=model, model=editor, sets=sets, request=request, judge=classifier, judged_by=judge)
+    asked = replace(data, name=folder or data.name).of(editor)
+    images: Images = images_of(editor, asked, "train" if folder else "test")
+    rule = forget or (None if folder else editor.record.get("request", {}).get("rule"))
+    judge = judge or (EMBEDDED if images.name == EMBEDDED else None)
+    return {
+        "images": images,
+        "request": ForgetRequest(rule) if rule else None,
+        "judge": Judge.load(judge) if judge else None,
+        "judged_by": judge,
+    }
+
+
+def _show(found: Mapping[str, Restored], out: Path) -> None:
+    for key, each in found.items():
+        print(f"{key}: {each}")
+    print(f"look at {out / 'comparison.png'}")

@@ -1,32 +1,25 @@
-"""Commands that look at models: sample, nll, evaluate, demo, methods."""
+"""Commands that look at models: sample, nll, evaluate, demo."""
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..choice import Choice
 from ..data import ForgetRequest
 from ..errors import UserError
-from ..experiments.core.evaluate import EvaluateSettings, beside, check
-from ..experiments.core.evaluate import evaluate as measure
-from ..forgetting.methods import DEFAULT, METHODS, PARTS
+from ..experiments.core.evaluate import EvaluateSettings
+from ..experiments.evaluation.main import compare
+from ..experiments.likelihoods.main import likelihoods
 from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
-from ..likelihood import Clock, Probes, Solver, check_bound, check_settings, log_likelihood, variational_bound
+from ..likelihood import Clock, Probes, Solver
 from ..metrics.judge import Judge
-from ..metrics.shares import forget_classes
-from ..metrics.worth import worth_for
-from ..progress import bar
-from ..report.page import commit, write_html, write_json
-from ..report.pictures import grid as sheet
-from ..report.pictures import save_samples
-from ..report.results import Results
-from ..report.samples import clear, draw
+from ..report.page import write_json
+from ..report.samples import draw
 from ..sampling import SAMPLERS
-from ..sampling.filters import FILTERS, Filter
+from ..sampling.filters import FILTERS
 from ..storage import claim
 from ..training.settings import UnlearnSettings
 from .options import Data, build_filter, hardware, images_of, refuse_unused, show
@@ -149,65 +142,43 @@ def nll(
         threads: CPU threads.
         device: auto, cpu or cuda.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     device = hardware(threads, device)
     if out is not None and out.exists():
         raise UserError(f"{out} already exists; name another file")
-    if n < 1:
-        raise UserError(f"--n must be 1 or more; got {n}")
     source = read_model(model).to(device)
-    test = images_of(source, data.of(source), "test")
     rule = forget or source.record.get("request", {}).get("rule")
-    sets = {"all": test}
-    if rule:
-        mask = ForgetRequest(rule).mask(test)
-        sets = {"retain": test.select(~mask), "forget": test.select(mask)}
-        for key, part in sets.items():
-            if not len(part):
-                raise UserError(f"rule {rule!r} leaves no {key} images in the test split")
     how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "steps": steps, "repeats": repeats}
     how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe}
-    check_settings(source, test.rows(slice(1)), **how)
-    if vlb:
-        check_bound(source, test.rows(slice(1)), steps=vlb_steps)
-    how["seed"] = seed
-    found: dict[str, Any] = {"model": model, "rule": rule, **how}
-    shown = Table("", "images", "bits/dim", "steps doubled", "evaluations")
-    notes: list[str] = []
-    for key, part in sets.items():
-        images = part.rows(slice(n)).to(device)
-        with bar(f"likelihood of {key} images", len(images)) as tick:
-            result = log_likelihood(source, images, **how, tick=tick)
-        mean, stderr = result.mean()
-        change, nfe, lost = float(result.doubling.mean()), float(result.nfe.mean()), int((~result.finished).sum())
-        shown.add_row(key, str(len(images)), f"{mean:.4f} ± {stderr:.4f}", f"{change:+.4f}", f"{nfe:.0f}")
-        if lost:
-            notes.append(f"{key}: NOT RELIABLE: {lost} images did not end within --max-nfe")
-        elif not result.reliable:
-            notes.append(f"{key}: NOT RELIABLE: more --steps or images, for dopri5 smaller --rtol and --atol")
-        found[key] = {
-            "bits_per_dim": mean,
-            "stderr": stderr,
-            "doubling": change,
-            "reliable": result.reliable,
-            "nfe": nfe,
-            "unfinished": lost,
-            "images": result.values.tolist(),
-        }
-        if vlb:
-            with bar(f"variational bound of {key} images", len(images)) as tick:
-                bound = variational_bound(source, images, steps=vlb_steps, seed=seed, tick=tick)
-            mean, stderr = bound.mean()
-            shown.add_row(f"{key}, bound", str(len(images)), f"{mean:.4f} ± {stderr:.4f}", "", str(bound.nfe))
-            parts = {name: float(getattr(bound, name).mean()) for name in ("prior", "diffusion", "decoder")}
-            found[key]["bound"] = {"bits_per_dim": mean, "stderr": stderr, **parts, "nfe": bound.nfe}
-    Console().print(shown)
-    for note in notes:
-        print(note)
+    found = likelihoods(
+        source, images_of(source, data.of(source), "test"), request=ForgetRequest(rule) if rule else None, n=n,
+        seed=seed, how=how, bound=vlb, bound_steps=vlb_steps,
+    )  # fmt: skip
+    _show(found)
     if out is not None:
-        write_json(out, found)
+        write_json(out, {"model": model, "rule": rule, **how, "seed": seed, **found})
+
+
+def _show(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line a set, and what is not to be relied on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown, notes = Table("", "images", "bits/dim", "steps doubled", "evaluations"), []
+    for key, each in found.items():
+        n, change, nfe = str(len(each["images"])), f"{each['doubling']:+.4f}", f"{each['nfe']:.0f}"
+        shown.add_row(key, n, _bits(each), change, nfe)
+        if "bound" in each:
+            shown.add_row(f"{key}, bound", n, _bits(each["bound"]), "", str(each["bound"]["nfe"]))
+        if each["unfinished"]:
+            notes.append(f"{key}: NOT RELIABLE: {each['unfinished']} images did not end within --max-nfe")
+        elif not each["reliable"]:
+            notes.append(f"{key}: NOT RELIABLE: more --steps or images, for dopri5 smaller --rtol and --atol")
+    Console().print(shown)
+    print(*notes, sep="\n", end="\n" if notes else "")
+
+
+def _bits(each: Mapping[str, Any]) -> str:
+    return f"{each['bits_per_dim']:.4f} ± {each['stderr']:.4f}"
 
 
 def evaluate(
@@ -247,75 +218,37 @@ def evaluate(
     claim(out, overwrite=overwrite)
     refuse_unused(filter, guide=guide)
     loaded = {name: read_model(name).to(device) for name in ([against] if against else []) + [model]}
-    labels = {name: Path(name).resolve().name for name in loaded}
-    if len(set(labels.values())) < len(labels):
-        labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in loaded}
-    if len(set(labels.values())) < len(labels):
-        labels = {name: f"{number}-{label}" for number, (name, label) in enumerate(labels.items(), 1)}
-    sources = {labels[name]: source for name, source in loaded.items()}
+    labels = _labels(list(loaded))
+    models = {labels[name]: each for name, each in loaded.items()}
     rule = forget or loaded[model].record.get("request", {}).get("rule")
     if not rule:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
-    classifier = Judge.load(judge).to(device)
-    images = data.of(loaded[model])
-    test = images_of(loaded[model], images, "test")
-    request = ForgetRequest(rule)
-    for source in sources.values():
-        check(source, classifier, request, test)
-    worth = worth_for(classifier, request, test)
-    worth.check()
+    images, notes = data.of(loaded[model]), []
     if filter is not None:
         if against != model:
-            del sources[labels[model]]
-        sources[f"{labels[model]}-{filter.name}"] = build_filter(
-            filter, loaded[model], forget=rule, guide=guide, against=against, source=images,
-        )  # fmt: skip
-    rows, grids = [], []
-    for label, source in sources.items():
-        method = source.record.get("method", {}).get("name", "standard")
-        if filter is not None and isinstance(source, Filter):
-            method = f"{method} + {filter.name}"
-        row, subject = measure(
-            source,
-            name=label,
-            method=method,
-            judge=classifier,
-            request=request,
-            test=test,
-            settings=settings,
+            del models[labels[model]]
+        models[f"{labels[model]}-{filter.name}"] = build_filter(
+            filter, loaded[model], forget=rule, guide=guide, against=against, source=images
         )
-        out.mkdir(parents=True, exist_ok=True)
-        clear(out / "samples" / label)
-        save_samples(out / "samples" / label, subject.pixels)
-        rows.append(row)
-        grids.append((label, sheet(subject.pixels[:100])))
-    budget = {"evaluation": asdict(settings)}
-    rows[1:] = beside(rows[0], rows[1:], classifier, forget_classes(request, classifier))
-    results = Results(
-        command=command,
-        seed=settings.seed,
-        commit=commit(),
-        budget=budget,
-        rows=rows,
-        judge=worth,
-    )
-    write_json(out / "results.json", results.to_dict())
-    records = {label: source.record for label, source in sources.items()}
-    notes = []
-    if filter is not None and filter.name == "guided" and judge == (guide or EMBEDDED):
-        notes.append(
-            "One judge has guided the samples and judged them: its rates flatter. Use another one for --judge."
-        )
-    write_html(
-        out / "report.html",
-        results,
-        title=f"Forgotten: {rule}",
-        grids=grids,
-        curves={},
-        records=records,
-        notes=notes,
-    )
+        if filter.name == "guided" and judge == (guide or EMBEDDED):
+            notes = [
+                "One judge has guided the samples and judged them: its rates flatter. Use another one for --judge."
+            ]
+    results = compare(
+        models, request=ForgetRequest(rule), judge=Judge.load(judge).to(device),
+        test=images_of(loaded[model], images, "test"), settings=settings, out=out, command=command, notes=notes,
+    )  # fmt: skip
     show(results)
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """The models' folders by their last names; by more of them where these are alike."""
+    labels = {name: Path(name).resolve().name for name in names}
+    if len(set(labels.values())) < len(labels):
+        labels = {name: Path(name).as_posix().strip("/").replace("/", "-") for name in names}
+    if len(set(labels.values())) < len(labels):
+        labels = {name: f"{number}-{label}" for number, (name, label) in enumerate(labels.items(), 1)}
+    return labels
 
 
 def demo(
@@ -351,44 +284,3 @@ def demo(
     results = run(out, unlearning=unlearning, evaluation=settings, command=command, resume=resume, overwrite=overwrite)
     show(results)
     print(f"look at {out / 'report.html'}")
-
-
-def methods() -> None:
-    """The unlearning methods there are, and the filters, which train nothing."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    shown = Table(
-        Column("Method", no_wrap=True), "What it asks", Column("Needs", max_width=18), "Bounded", show_lines=True
-    )
-    for name, make in METHODS.items():
-        method = make()
-        taken = "  ".join(f"{k}={p.default}" for k, p in inspect.signature(make).parameters.items())
-        about = [" ".join((make.__doc__ or "").split()), *([f"[cyan]{taken}[/]"] if taken else [])]
-        shown.add_row(
-            name + (" *" if name == DEFAULT else ""),
-            "\n".join([*about, f"[dim]{method.paper}[/]"]),
-            "\n".join([*method.needs, *(["trained model"] if method.fine_tunes else [])]) or "-",
-            "yes" if method.bounded else "no",
-        )
-    console = Console()
-    console.print(shown)
-    console.print("* the default. Options are given as --method.NAME VALUE, in Python as keywords.")
-    console.print("One that needs a trained model is for unlearn; the others are for train as well.")
-    parts = ["Parts to put into any of them, as --method.combine pcgrad --method.combine.alpha 0.7:"]
-    console.print("\n".join(parts + [f"  {role}: {', '.join(known)}" for role, known in PARTS.items()]))
-    filters = Table("Filter", "What it does", "Needs", "Options (default)")
-    for name, made in FILTERS.items():
-        options = ", ".join(
-            f"{k}={'auto' if p.default is None else p.default}"
-            for k, p in inspect.signature(made).parameters.items()
-            if p.default is not p.empty
-        )
-        filters.add_row(name, first_line(made), ", ".join(f"--{key}" for key in made.needs), options)
-    console.print(filters)
-    console.print("Used by msgm sample --filter NAME and msgm evaluate --filter NAME")
-
-
-def first_line(thing: object) -> str:
-    """The first line of what is documented of it."""
-    return (thing.__doc__ or "").strip().partition("\n")[0]

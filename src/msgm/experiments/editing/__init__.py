@@ -1,0 +1,1 @@
+"""What a model makes of images that it is given to edit."""

@@ -1,0 +1,1 @@
+"""The evidence about one or two models, side by side."""

@@ -1,0 +1,1 @@
+"""Likelihoods of test images, retained and forgotten."""
