@@ -58,11 +58,11 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(f"msgm {__version__}")
         return
+    if odd := next((word for word in argv if not word.isprintable()), None):
+        _fail(2, f"{odd!r} has a character that cannot be printed; leave it out")
     name = argv[0]
     if name not in COMMANDS:
         _fail(2, f"no command {name!r}; known: {', '.join(COMMANDS)}")
-    if odd := next((word for word in argv if not word.isprintable()), None):
-        _fail(2, f"{odd!r} has a character that cannot be printed; leave it out")
     from ..errors import UserError
 
     for number in (signal.SIGTERM, signal.SIGHUP):
