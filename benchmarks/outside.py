@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msgm.model.modes import blank, evaluating
 from msgm.model.score import ScoreModel
 from msgm.process.sde import DDPM
-from msgm.sampling import blank, evaluating
 
 Draw = Callable[[int, int, int], Tensor]
 """(evaluations of the network, number of images, seed) -> images in model space."""

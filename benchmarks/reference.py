@@ -18,9 +18,9 @@ from torch import Tensor
 
 from msgm.forgetting.batch import Noised
 from msgm.forgetting.methods import Method
+from msgm.model.modes import blank, evaluating
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VESDE, expand
-from msgm.sampling import blank, evaluating
 from msgm.training.settings import TrainSettings
 
 SNR = 0.16

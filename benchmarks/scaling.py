@@ -17,10 +17,11 @@ import torch
 
 from common import Report, arguments, growth, interleaved, main, timed
 from msgm.likelihood import log_likelihood
+from msgm.model.modes import evaluating
 from msgm.model.networks import UNetPreset
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VESDE
-from msgm.sampling import Heun, evaluating
+from msgm.sampling import Heun
 
 SIZE, WIDTH, BATCH = 28, 24, 32
 

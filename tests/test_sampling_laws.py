@@ -14,6 +14,7 @@ import torch
 from oracle import SDES, TOY, gaussian_model, scalar, slope
 from torch import Tensor
 
+from msgm.model.modes import evaluating
 from msgm.process.sde import SDE, VESDE
 from msgm.process.solvers import Pair, adapt, attempt
 from msgm.sampling import (
@@ -29,7 +30,6 @@ from msgm.sampling import (
     SamplerName,
     Streams,
     build,
-    evaluating,
 )
 
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..metrics.measured import Measured, Quantity
+from ..model.modes import evaluating
 from ..model.score import ScoreModel
-from ..sampling import DPMSolver, Heun, Streams, evaluating
+from ..sampling import DPMSolver, Heun, Streams
 from .target import Attack, Found, Target, average, bare
 
 WAYS = ("ODE", "search")

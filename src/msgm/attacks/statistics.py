@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..likelihood import log_likelihood
 from ..metrics.renoise import renoised
+from ..model.modes import evaluating
 from ..model.score import ScoreModel
-from ..sampling import DPMSolver, Streams, evaluating
+from ..sampling import DPMSolver, Streams
 from .target import Cohort, Target
 
 LOSS_LEVELS = (0.1, 0.3, 1.0, 3.0)

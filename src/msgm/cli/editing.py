@@ -14,6 +14,7 @@ from ..data import ForgetRequest, Images
 from ..errors import UserError
 from ..experiments.editing.main import edit
 from ..formats.native import EMBEDDED
+from ..formats.tensors import weights_sha256
 from ..metrics.judge import Judge
 from ..metrics.restoration import Restored
 from ..model.score import ScoreModel
@@ -76,9 +77,8 @@ def inpaint(
         return fill_in(drawer, pixels, known, resample=resample, jump=jump, seed=seed, tick=tick)
 
     settings = {"mask": mask, "sampler": sampler.name, **dict(sampler.options), "resample": resample, "jump": jump}
-    asked = _asked(editor, images, data, forget, judge)
-    record = {"command": command, "seed": seed, "settings": settings, "judge": asked.pop("judged_by")}
-    _show(edit(editor, how=how, known=known, out=out, n=n, name=model, record=record, **asked), out)
+    record = {"command": command, "seed": seed, "settings": settings, "model": _named(model, editor)}
+    _show(edit(how=how, known=known, out=out, n=n, record=record, **_asked(editor, images, data, forget, judge)), out)
 
 
 def reconstruct(
@@ -125,9 +125,8 @@ def reconstruct(
         return rebuild(flow, pixels, perturb=perturb, seed=seed, tick=tick)
 
     settings = {"perturb": perturb, "steps": steps}
-    asked = _asked(editor, images, data, forget, judge)
-    record = {"command": command, "seed": seed, "settings": settings, "judge": asked.pop("judged_by")}
-    _show(edit(editor, how=how, out=out, n=n, name=model, record=record, **asked), out)
+    record = {"command": command, "seed": seed, "settings": settings, "model": _named(model, editor)}
+    _show(edit(how=how, out=out, n=n, record=record, **_asked(editor, images, data, forget, judge)), out)
 
 
 def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: str | None, judge: str | None) -> dict[str, Any]:
@@ -144,6 +143,10 @@ def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: str | Non
         "judge": Judge.load(judge) if judge else None,
         "judged_by": judge,
     }
+
+
+def _named(name: str, editor: ScoreModel) -> dict[str, str]:
+    return {"name": name, "weights_sha256": weights_sha256(editor.network)}
 
 
 def _show(found: Mapping[str, Restored], out: Path) -> None:

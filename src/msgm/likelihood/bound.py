@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..process.sde import DDPM, expand
-from ..sampling import Streams, Tick, blank, evaluating
+from ..sampling import Streams, Tick
 from .ode import validate
 from .result import mean_and_error
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..model.space import Space
 from ..process.solvers import FIXED, adapt, march, march_exponential
-from ..sampling import Streams, Tick, blank, evaluating
+from ..sampling import Streams, Tick
 from .flow import Clock, Flow, Probes, drawer
 from .result import Likelihood
 

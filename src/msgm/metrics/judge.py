@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from ..errors import UserError
 from ..formats.native import EMBEDDED, embedded
+from ..model.modes import evaluating
 from ..model.space import Space
 from ..progress import bar
-from ..sampling import evaluating
 from ..storage import write_bytes
 from .junk import KINDS, JunkMaker
 

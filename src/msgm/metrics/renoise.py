@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..model.modes import evaluating
 from ..model.score import ScoreModel
-from ..sampling import Heun, Sampler, Streams, Tick, evaluating, fitting
+from ..sampling import Heun, Sampler, Streams, Tick, fitting
 from .judge import Judge
 from .quantities import LEVELS
 from .rates import Rate, wilson

@@ -7,7 +7,7 @@ image. Written once for every process: base.py walks, grids.py has the times, od
 correctors.py the steps, table.py the names.
 """
 
-from .base import Sampler, Tick, blank, evaluating, fitting
+from .base import Sampler, Tick, fitting
 from .correctors import AnnealedLangevin, Corrector, Langevin, PredictorCorrector
 from .grids import GRIDS, Grid
 from .ode import RK45, DPMSolver, Euler, Heun
@@ -36,8 +36,6 @@ __all__ = [
     "SamplerName",
     "Streams",
     "Tick",
-    "blank",
     "build",
-    "evaluating",
     "fitting",
 ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -13,32 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from .grids import GRIDS, Grid
 from .streams import Streams
 
 Tick = Callable[[float], None]
 """Progress: called with the work done since the last call, in images; it sums to their number."""
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, without gradients; each part's own mode is restored after."""
-    modes = {part: part.training for part in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-def blank(model: ScoreModel, n: int) -> Tensor:
-    """An empty batch of n images of the model's shape, on its device, in its precision or float32 if that is less."""
-    first = next(model.parameters(), torch.zeros(()))
-    wide = torch.promote_types(first.dtype, torch.float32)
-    return torch.empty((n, *model.shape), dtype=wide, device=first.device)
 
 
 LARGEST = 250

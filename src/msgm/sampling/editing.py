@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..data.decode import Decoder
 from ..errors import UserError
+from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..process.sde import SDE
-from . import Heun, PredictorCorrector, Sampler, Streams, Tick, blank, evaluating, fitting
+from . import Heun, PredictorCorrector, Sampler, Streams, Tick, fitting
 from .stochastic import transition
 
 STEPS = 200

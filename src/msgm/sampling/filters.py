@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import UserError
+from ..model.modes import blank
 from ..model.score import ScoreModel
 from ..process.posterior import exact_posterior
 from ..process.sde import expand
-from .base import blank
 
 
 class Filter(ScoreModel, ABC):

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from ...data import Images, Request
 from ...errors import UserError
-from ...formats.tensors import weights_sha256
 from ...metrics.judge import Judge
 from ...metrics.restoration import Restored, check_judge, restored
-from ...model.score import ScoreModel
 from ...progress import Tick, bar
 from ...report.comparison import comparison
 from ...report.page import commit, write_json
@@ -31,31 +29,29 @@ UNKNOWN = 128
 
 
 def edit(
-    model: ScoreModel,
     *,
     images: Images,
     how: Callable[[Tensor, Tick], Tensor],
     out: Path,
     n: int,
-    name: str,
     known: Tensor | None = None,
     request: Request | None = None,
     judge: Judge | None = None,
+    judged_by: str | None = None,
     record: Mapping[str, Any],
 ) -> dict[str, Restored]:
     """Edit the first images of each set, and write all there is to see of it.
 
     Args:
-        model: that edits.
         images: to be edited.
         how: gives the edited pixels (N, C, H, W), uint8, of some; it is told of progress.
         out: folder for ``SET/before``, ``masked`` and ``after``, ``comparison.png`` and ``results.json``.
         n: images of each set.
-        name: of the model, for the record.
         known: bool, True where pixels are known; where all are, None.
         request: parts the images.
         judge: of the edited images.
-        record: what else ``results.json`` is to say.
+        judged_by: the judge's name, for the record.
+        record: what else ``results.json`` is to say: of the model, the settings, the command.
 
     Raises UserError, before any work, where a set is empty or the judge is one of other images.
     """
@@ -83,8 +79,8 @@ def edit(
     results = {
         **record,
         "commit": commit(),
-        "model": {"name": name, "weights_sha256": weights_sha256(model.network)},
         "rule": request.to_dict().get("rule") if request is not None else None,
+        "judge": judged_by,
         "sets": found,
     }
     write_json(out / "results.json", results)
