@@ -9,7 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from msgm.data import FileRequest, ForgetRequest, Images, IndexRequest, Source, request_of, requests
+from msgm.data import (
+    FileRequest,
+    ForgetRequest,
+    ImageRequest,
+    Images,
+    IndexRequest,
+    Source,
+    request_of,
+    requests,
+    together,
+)
 from msgm.errors import UserError
 
 
@@ -232,6 +242,34 @@ def test_images_by_row_number(data: Images) -> None:
     assert split.forget.rows().flatten().tolist() == [2, 7]
     assert request_of(split.to_dict()) == IndexRequest((7, 2))
     assert request_of(ForgetRequest("label == 1").to_dict()) == ForgetRequest("label == 1")
+
+
+def test_images_by_what_is_in_them(tmp_path: Path) -> None:
+    images = shelf(tmp_path / "data")
+    for i, name in ((1, "mine/a.png"), (3, "mine/b.png")):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(Path(str(images.files[i])).read_bytes())
+    request = ImageRequest.of(Source(str(tmp_path / "mine")).open())
+    assert request.words == "2 images: a.png, b.png" and request.mask(images).nonzero().flatten().tolist() == [1, 3]
+    entry = request.split(images).to_dict()
+    assert entry["images"] == [f"{mark:016x}" for mark in images.marks[[1, 3]].tolist()]
+    assert request_of(entry) == request
+    part = images.select([3, 0])
+    assert request.mask(part).tolist() == [True, False]
+    Image.fromarray(np.full((2, 2), 99, np.uint8)).save(tmp_path / "mine" / "c.png")
+    with pytest.raises(UserError, match=r"image c.png of 3 to forget: not in .*data, pixel for pixel"):
+        ImageRequest.of(Source(str(tmp_path / "mine")).open()).split(images)
+
+
+def test_several_requests_are_one(data: Images) -> None:
+    a, b, c = ForgetRequest("label == 1"), IndexRequest((7,)), ForgetRequest("Male == 1")
+    both = together(a, b)
+    assert both.mask(data).nonzero().flatten().tolist() == [2, 3, 7]
+    assert both.words == "label == 1; row 7" and str(both) == "rule 'label == 1' or the list of 1 row numbers"
+    assert request_of(both.split(data).to_dict()) == both == together(both, a) == together(a, both)
+    assert together(a) == a and together(both, c) == together(a, b, c)
+    with pytest.raises(UserError, match="the record's request cannot be read"):
+        request_of({"any": 3})
 
 
 def test_equal_images_on_both_sides_are_counted() -> None:

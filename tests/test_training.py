@@ -26,6 +26,7 @@ from msgm.folders import IDENTITY
 from msgm.forgetting import methods
 from msgm.forgetting.terms import Denoising
 from msgm.formats import load, save
+from msgm.formats.ledger import digest
 from msgm.formats.native import RECORD, WEIGHTS
 from msgm.formats.tensors import weights_sha256
 from msgm.model.precondition import Noise
@@ -52,6 +53,7 @@ def result(folder: Path) -> tuple[bytes, list[dict[str, Any]], dict[str, Any]]:
     """Weights, loss curve and record (but for the command) of a finished run, which leaves nothing else."""
     assert sorted(p.name for p in folder.iterdir()) == [LOG, RECORD, IDENTITY, "score.json", "unet"]
     record = json.loads((folder / RECORD).read_text())
+    assert record.pop("seal") == digest(record)
     record.pop("command")
     return (folder / "unet" / WEIGHTS).read_bytes(), read_log(folder), record
 

@@ -15,10 +15,11 @@ from ..errors import UserError
 from ..experiments.audit.main import MODEL, PARENT
 from ..experiments.audit.main import audit as attack
 from ..experiments.core.pool import cores
-from ..formats.native import EMBEDDED, RECORD
+from ..formats.ledger import sealed
+from ..formats.native import EMBEDDED, RECORD, read_record
 from ..metrics.judge import Judge
 from ..model.score import ScoreModel
-from ..storage import read_json, write_json
+from ..storage import write_json
 from .options import Data, images_of
 from .reading import read_model
 
@@ -97,7 +98,7 @@ def audit(
     if record.is_file():
         digest = hashlib.sha256((out / "audit.json").read_bytes()).hexdigest()
         told = {"file": str(out / "audit.json"), "sha256": digest, "verdict": found.sentence}
-        write_json(record, {**read_json(record), "audit": told})
+        write_json(record, sealed({**read_record(record), "audit": told}))
     print(found.sentence)
     print(f"saved {out / 'audit.html'}")
 

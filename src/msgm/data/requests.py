@@ -1,12 +1,9 @@
-"""What is asked to be forgotten: a rule over the columns of a data set, or a list; and the two sets that it makes."""
+"""What is asked to be forgotten: a rule over the columns of a data set; and the two sets that a request makes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,11 @@ from .rules import known_values, parse
 
 class Request:
     """Which images are to be forgotten: a rule, or a list. It is data, and one entry of a record."""
+
+    @property
+    def words(self) -> str:
+        """What is meant, for people to read: titles, tables, a model's card."""
+        return str(self)
 
     def mask(self, data: Images) -> Tensor:
         """Which rows are meant: bool (N,)."""
@@ -63,6 +65,10 @@ class ForgetRequest(Request):
     def __post_init__(self) -> None:
         parse(self.rule)
 
+    @property
+    def words(self) -> str:
+        return self.rule
+
     def __str__(self) -> str:
         return f"rule {self.rule!r}"
 
@@ -81,75 +87,36 @@ class ForgetRequest(Request):
 
 
 @dataclass(frozen=True)
-class FileRequest(Request):
-    """The images with these file names, or in these folders, as far as their paths are written here.
+class AnyRequest(Request):
+    """The images that one or more of several requests mean: as `together` makes it, of two or more."""
 
-    ``cat/3.png`` means every image whose path ends so, ``cat`` every image in a folder of this name.
-    """
+    requests: tuple[Request, ...]
 
-    files: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"the list of {len(self.files)} files"
-
-    def mask(self, data: Images) -> Tensor:
-        """UserError for a name that no image has, and for one that several files have."""
-        if not len(data.files):
-            raise UserError(f"{data.name}: its images have no file names; say which by a rule or by row numbers")
-        paths = [Path(_inner(str(data.files[row]))).parts for row in data.index.tolist()]
-        mask = torch.zeros(len(data), dtype=torch.bool)
-        for name in self.files:
-            wanted = Path(name).parts
-            hits = [i for i, path in enumerate(paths) if path[-len(wanted) :] == wanted]
-            if len(hits) > 1:
-                raise UserError(f"{name}: {len(hits)} files of {data.name} are called so; write more of the path")
-            hits = hits or [i for i, path in enumerate(paths) if _within(wanted, path[:-1])]
-            if not hits:
-                raise UserError(f"{name}: {data.name} has no such file or folder")
-            mask[hits] = True
-        return mask
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"files": list(self.files)}
-
-
-@dataclass(frozen=True)
-class IndexRequest(Request):
-    """The images with these row numbers, from 0."""
-
-    index: tuple[int, ...]
+    @property
+    def words(self) -> str:
+        return "; ".join(request.words for request in self.requests)
 
     def __str__(self) -> str:
-        return f"the list of {len(self.index)} row numbers"
+        return " or ".join(map(str, self.requests))
 
     def mask(self, data: Images) -> Tensor:
-        """UserError for a number that is no row's."""
-        for row in self.index:
-            if not 0 <= row < len(data):
-                raise UserError(f"row {row}: {data.name} has rows 0 to {len(data) - 1}")
-        mask = torch.zeros(len(data), dtype=torch.bool)
-        mask[list(self.index)] = True
-        return mask
+        """UserError of any of them that cannot be answered."""
+        return reduce(torch.logical_or, (request.mask(data) for request in self.requests))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"index": list(self.index)}
+        return {"any": [request.to_dict() for request in self.requests]}
 
 
-def request_of(entry: Mapping[str, Any]) -> Request:
-    """The request that a record's entry ``request`` says."""
-    if "files" in entry:
-        return FileRequest(tuple(entry["files"]))
-    return IndexRequest(tuple(entry["index"])) if "index" in entry else ForgetRequest(entry["rule"])
+def together(*requests: Request) -> Request:
+    """All of them as one, each once; one that is itself of several counts as those."""
+    flat = [each for request in requests for each in parts(request)]
+    once = [each for i, each in enumerate(flat) if each not in flat[:i]]
+    return once[0] if len(once) == 1 else AnyRequest(tuple(once))
 
 
-def _inner(name: str) -> str:
-    """The path of an image within a larger file, if it has one."""
-    found = re.fullmatch(r".*, row \d+ \((.+)\)", name)
-    return found[1] if found else name
-
-
-def _within(folder: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    return any(path[i : i + len(folder)] == folder for i in range(len(path)))
+def parts(request: Request) -> tuple[Request, ...]:
+    """The requests that it is of, or itself alone."""
+    return request.requests if isinstance(request, AnyRequest) else (request,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,6 +127,22 @@ class Split:
     retain: Images
     forget: Images
     request: Request
+
+    def also(self, request: Request) -> Split:
+        """The split with what another request means of the whole moved from ``retain`` to ``forget``.
+
+        Raises UserError where that leaves nothing to retain.
+        """
+        moved = np.isin(self.retain.index.numpy(), self.whole.index[request.mask(self.whole)].numpy())
+        if not moved.any():
+            return replace(self, request=together(request, self.request))
+        if moved.all():
+            raise UserError(f"{self.request} and {request} leave no image of {self.whole.name} to retain; narrow them")
+        where = torch.from_numpy(moved)
+        return replace(
+            self, retain=self.retain.select(~where), forget=self.forget.join(self.retain.select(where)),
+            request=together(request, self.request),
+        )  # fmt: skip
 
     @property
     def digest(self) -> str:

@@ -4,7 +4,7 @@ unet/config.json, unet/diffusion_pytorch_model.safetensors     the network, as d
 scheduler/scheduler_config.json, model_index.json              where diffusers knows the process: DDPMPipeline loads it
 checkpoint.pth                                                 where the network is score_sde's: its own kind of file
 score.json                                                     process, precondition, shape, space (`ScoreModel`)
-moderation.json                                                the record, with the hash of the weights
+moderation.json                                                the record, with the hash of the weights and its seal
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..model.score import Origin, ScoreModel
 from ..model.space import Space
 from ..process.sde import PROCESSES, SDE
 from ..storage import read_json, write_bytes, write_json
-from . import module, score_sde
+from . import ledger, module, score_sde
 from .networks import Chosen, bare, config_of, read_network
 from .publish import MARKER, published, refuse_half_written
 from .schedulers import pipeline_of, scheduler_of
@@ -61,7 +61,7 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
             write_bytes(staging / name, content)
         # The hash is that of the weights as they will be read, rounded to half precision or not.
         rounded = {k: v.half().to(v.dtype) if half and v.is_floating_point() else v for k, v in state.items()}
-        write_json(staging / RECORD, {**model.record, "weights_sha256": sha256(rounded)})
+        write_json(staging / RECORD, ledger.sealed({**model.record, "weights_sha256": sha256(rounded)}))
 
 
 def names(model: ScoreModel) -> list[str]:
@@ -194,7 +194,7 @@ TABLES = ("request", "method", "settings", "parent", "data", "loaded", "versions
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """moderation.json; UserError for one whose entries are not what they should be."""
+    """moderation.json without its seal; UserError for one that is not what it should be, or was changed since."""
     if not path.is_file():
         raise UserError(f"{path} is missing: the folder is half-written, or its record was removed; make it again")
     record = read_json(path)
@@ -207,4 +207,6 @@ def read_record(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: the request's rule is no text; copy the folder again")
     if len(record.get("weights_sha256") or "") != 64:
         raise UserError(f"{path} names no weights (weights_sha256): whose record it is cannot be told; copy it again")
+    ledger.check(record, path)
+    record.pop("seal", None)
     return record

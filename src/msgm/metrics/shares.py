@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data import Images, Request
+from ..data import ForgetRequest, Images, Request, parts, together
 from ..errors import UserError
 from ..model.score import ScoreModel
 from ..sampling import Heun, Sampler
@@ -63,7 +63,13 @@ def judged_shares(predicted: Tensor, forget: Collection[int], classes: Sequence[
 
 
 def forget_classes(request: Request, judge: Judge) -> set[int]:
-    """The judge's classes that the rule selects. Raises UserError when the rule is about something else."""
+    """The judge's classes that the rules of a request select; lists of images select none.
+
+    Raises UserError when a rule is about something else.
+    """
+    rules = [each for each in parts(request) if isinstance(each, ForgetRequest)]
+    if not rules:
+        return set()
     classes = torch.tensor(judge.classes)
     probe = Images.of(
         torch.zeros(len(classes), *judge.shape, dtype=torch.uint8),
@@ -71,7 +77,7 @@ def forget_classes(request: Request, judge: Judge) -> set[int]:
         name="the judge's classes",
         label_names=dict(zip(judge.classes, judge.names, strict=True)) if judge.column == "label" else {},
     )
-    return {c for c, hit in zip(judge.classes, request.mask(probe).tolist(), strict=True) if hit}
+    return {c for c, hit in zip(judge.classes, together(*rules).mask(probe).tolist(), strict=True) if hit}
 
 
 def unlearning_ratio(

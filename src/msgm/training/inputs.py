@@ -67,7 +67,7 @@ def record(
         **model.record,
         "kind": kind,
         "data": whole.to_dict(),
-        **({} if isinstance(data, Images) else {"request": data.to_dict()}),
+        **({} if isinstance(data, Images) else {"request": data.to_dict(), "forgotten_sha256": data.forget.digest}),
         **({} if weights is None else {"confidence_sha256": hashlib.sha256(weights.numpy().tobytes()).hexdigest()}),
         "method": method.to_dict(),
         "settings": asdict(settings),
@@ -80,7 +80,8 @@ def record(
 
 def identity(record: Mapping[str, Any], model: ScoreModel, runtime: Runtime) -> dict[str, Any]:
     """All that a run's numbers depend on, of its record and its model."""
-    parts = {k: v for k, v in record.items() if k not in ("command", "versions")}
+    apart = ("command", "versions", "earlier", "previous")  # the parent's weights are in it
+    parts = {k: v for k, v in record.items() if k not in apart}
     parts["data"] = record["data"]["sha256"]  # whichever place they were read from
     parts["settings"] = {k: v for k, v in record["settings"].items() if k != "save_every"}
     parts["runtime"] = runtime.identity

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..data import Images, Split
 from ..errors import Interrupted, UserError
 from ..forgetting.methods import Method, deflect, standard
+from ..formats.ledger import following
 from ..formats.native import write_model
 from ..formats.tensors import weights_sha256
 from ..model.score import ScoreModel
@@ -25,6 +26,7 @@ from ..status import FINISHED, Status, diverged
 from . import inputs
 from .batches import Pixels
 from .curve import Curve, Exploded
+from .earlier import Earlier, forgetting
 from .objective import Objective
 from .runs import Folder, Log, RunSpec, open_folder, spare
 from .runtime import Runtime
@@ -93,13 +95,21 @@ def unlearn(
     run: RunSpec | None = None,
     confidence: Tensor | None = None,
     watch: Watch | None = None,
+    earlier: Earlier = "forget",
 ) -> ScoreModel:
     """Fine-tune a copy of a trained model so that it forgets ``split.forget``; the given model is untouched.
 
     Arguments and errors as `train`. The average of the weights restarts here, with a short memory: with a decay of
     0.9999, 1,000 steps would leave 90 % of the old model in it. ``watch`` sees the average after every step
     (`experiments.core.selection.Selection`, say).
+
+    What the model was made to forget before (`formats.ledger`) is forgotten along: those images count as images to
+    forget, and are not retained. With ``earlier="ignore"`` they are retained, where the split says so, and come back.
+    ``confidence`` is then of the rows that are left to retain (`earlier.forgetting`).
+
+    Raises UserError, beside what `train` does, where these images cannot tell what an earlier request meant.
     """
+    split, ignored = forgetting(split, model.record, earlier)
     plan = _Plan(
         kind="unlearned", method=method or deflect(), settings=settings or UnlearnSettings(), run=run or RunSpec(),
         confidence=confidence, watch=watch,
@@ -107,7 +117,8 @@ def unlearn(
     parent = weights_sha256(model.network)
     spare(plan.run.folder, parent)
     child = copy.deepcopy(model)
-    child.record = {"parent": {"weights_sha256": parent, "kind": model.record.get("kind")}}
+    chained = following(model.record, parent)
+    child.record = {"parent": {"weights_sha256": parent, "kind": model.record.get("kind")}, **chained, **ignored}
     return _fit(child, split, plan)
 
 
