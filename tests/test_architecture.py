@@ -27,14 +27,14 @@ ROOMS = {
     "process": "",
     "data": "progress storage",
     "model": "process",
-    "formats": "storage process model",
+    "formats": "storage folders process model",
     "sampling": "progress process data model",
     "likelihood": "process model data sampling",
     "forgetting": "progress process model sampling",
     "training": "progress storage status folders process data model formats forgetting",
-    "metrics": "progress storage process data model formats sampling likelihood",
+    "metrics": "progress storage folders process data model formats sampling likelihood",
     "attacks": "progress storage process data model formats sampling likelihood forgetting training metrics",
-    "report": "progress storage status data sampling metrics",
+    "report": "progress storage folders status data sampling metrics",
 }
 LIBRARY = " ".join(ROOMS)
 ROOMS["experiments"] = LIBRARY

@@ -210,7 +210,7 @@ def test_an_audit_goes_on_where_it_was_stopped(whole: tuple[Path, dict], tmp_pat
     assert (tmp_path / "b" / "pieces" / "relearn" / "model" / "row.json").stat().st_mtime_ns == kept
     for name in ATTACKS:
         assert again["attacks"][name]["numbers"] == found["attacks"][name]["numbers"]
-    with pytest.raises(UserError, match=r"other settings: budget\.samples was 6 and is 7"):
+    with pytest.raises(UserError, match=r"other settings, data or parent: budget\.samples was 6, is 7"):
         request = ForgetRequest("label == 1")
         audit(
             tiny_model(seed=1), against=tiny_model(), split=request.split(tiny_data(60)),

@@ -283,7 +283,7 @@ def test_options_come_from_a_file_and_can_be_printed(
     config = tmp_path / "sample.yaml"
     config.write_text(f"out: {out}\nn: 5\nsampler:\n  name: heun\n  steps: 2\n")
     main(["sample", model, "--config", str(config), "-n", "1", *QUICK])  # what is typed wins
-    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "run.json"]
     for spelling in ("--print_config", "--print-config"):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
@@ -682,7 +682,7 @@ def test_resume_of_a_finished_run_changes_nothing(
 
 def test_sample_writes_a_file_for_each_and_a_grid(model: str, out: Path) -> None:
     main(["sample", model, "-n", "3", "--sampler.steps", "2", "--out", str(out), *QUICK])
-    names = ["00000.png", "00001.png", "00002.png", "grid.png", "samples.json"]
+    names = ["00000.png", "00001.png", "00002.png", "grid.png", "run.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     with Image.open(out / "00002.png") as image:
         assert (image.mode, image.size) == ("L", (28, 28))
@@ -690,7 +690,7 @@ def test_sample_writes_a_file_for_each_and_a_grid(model: str, out: Path) -> None
     main(
         ["sample", model, "--n=1", "--sampler", "pc", "--sampler.steps", "2", "--out", str(out), "--overwrite", *QUICK]
     )
-    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "samples.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "grid.png", "run.json"]
     main(["sample", model, "--n", "3", "--sampler.steps", "2", "--out", str(out), "--overwrite", *QUICK])
     assert (out / "00002.png").read_bytes() == third
 
@@ -713,9 +713,9 @@ def test_sample_goes_on_with_resume(model: str, tmp_path: Path, out: Path, capsy
         main([*command, "-n", n, "--out", str(out), "--resume"])
     for file in (tmp_path / "whole").iterdir():
         assert (out / file.name).read_bytes() == file.read_bytes()
-    assert json.loads((out / "samples.json").read_text())["sampler"] == "dpm++"
+    assert json.loads((out / "run.json").read_text())["identity"]["sampler"] == "dpm++"
     line = refused(capsys, *command[:-4], *QUICK, "--batch", "2", "-n", "9", "--seed", "1", "--out", out, "--resume")
-    assert "another seed" in line
+    assert "seed was 0, is 1" in line
 
 
 @pytest.mark.parametrize(("option", "value"), [("-n", "0"), ("--sampler.steps", "0"), ("--batch", "0")])

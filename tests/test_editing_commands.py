@@ -29,7 +29,7 @@ def images(folder: Path) -> torch.Tensor:
 def test_inpaint_writes_what_was_what_is_and_what_it_is_worth(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([*INPAINT, "-n", "4", "--resample", "2", "--out", str(out)])
     assert "PSNR" in capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == ["all", "comparison.png", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["all", "comparison.png", "results.json", "run.json"]
     before, masked, after = (images(out / "all" / column) for column in ("before", "masked", "after"))
     assert torch.equal(before, Source("demo").open("test").rows(slice(4)))
     assert bool((masked[:, :, :14] == 128).all())

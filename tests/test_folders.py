@@ -3,14 +3,16 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import quiet, tiny_model, tiny_split
 
+from msgm.cli.main import main
 from msgm.errors import UserError
-from msgm.folders import IDENTITY, LOCK, Making, differences, opened, room
+from msgm.folders import IDENTITY, LOCK, Making, differences, opened, reserved, room
 from msgm.formats import load, save
 from msgm.formats.native import RECORD
 from msgm.storage import place
@@ -225,3 +227,103 @@ def test_bfloat16_is_for_the_network_alone(tmp_path: Path) -> None:
         rough = model.noise(x, t)
     assert rough.dtype == torch.float32 and not torch.equal(rough, exact)
     torch.testing.assert_close(rough, exact, rtol=0.05, atol=0.05)
+
+
+WRITERS = {
+    "train": [],
+    "train-judge": [],
+    "unlearn": ["demo", "--forget", "label == 3"],
+    "sample": ["demo", "-n", "1", "--sampler.steps", "2"],
+    "nll": ["demo"],
+    "inpaint": ["demo", "--mask", "band"],
+    "reconstruct": ["demo"],
+    "evaluate": ["demo", "--forget", "label == 3"],
+    "audit": ["demo", "--against", "demo", "--forget", "label == 3"],
+    "sweep": ["demo", "--forget", "label == 3"],
+    "reproduce": ["toy"],
+    "convert": ["demo"],
+    "demo": [],
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_every_command_refuses_its_place_before_anything_is_read(
+    command: str, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever cannot be written: inside a file, a foreign folder, no permission, a link to nothing, another's lock."""
+
+    def never(*given: object, **named: object) -> None:
+        raise AssertionError("this is work")
+
+    for work in ("cli.reading.load", "data.source.find", "experiments.core.jobs.load", "experiments.toy.main.plan"):
+        monkeypatch.setattr(f"msgm.{work}", never)
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text('{"mine": true}')
+    before = contents(tmp_path)
+    for out in ("file/sub", "file", "gone", "mine", "\x7f", "a" * 300, ""):
+        if command == "nll" and out == "":
+            continue
+        with pytest.raises(SystemExit) as stop:
+            main([command, *WRITERS[command], "--out", str(tmp_path / out) if out else ""])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and said.count("\n") == 1 and len(said) <= 307, said
+    assert contents(tmp_path) == before
+
+
+def test_what_was_begun_by_a_command_without_resume_is_begun_again(tmp_path: Path) -> None:
+    once = replace(THING, anew=True)
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path, once) as place:
+        (tmp_path / "made").touch()
+        raise KeyboardInterrupt
+    with opened(tmp_path, once) as place:
+        assert not place.resumed
+        place.clear()
+        assert not (tmp_path / "made").exists()
+        place.end()
+    with pytest.raises(UserError, match="already exists"), opened(tmp_path, once):
+        pass
+
+
+def test_a_refusal_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no"), opened(tmp_path / "a" / "b", THING):
+        raise UserError("no")
+    assert list(tmp_path.iterdir()) == []
+    with opened(tmp_path / "a", THING) as place:
+        place.end()
+    before = contents(tmp_path)
+    other = Making(kind="thing", identity={"a": 2}, names=())
+    with pytest.raises(UserError, match="no"), opened(tmp_path / "a", other, overwrite=True):
+        raise UserError("no")
+    assert contents(tmp_path) == before
+
+
+def test_only_own_files_are_cleared(tmp_path: Path) -> None:
+    making = Making(kind="thing", names=("samples/*/[0-9].png", "made"))
+    with opened(tmp_path, making) as place:
+        for name in ("samples/a/1.png", "samples/a/mine.png", "samples/b/2.png", "made", "mine"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "samples" / "a" / ".1.png.77.tmp").touch()
+        (tmp_path / ".other.77.tmp").touch()
+        place.clear()
+    with opened(tmp_path, making, resume=True):
+        pass
+    assert set(contents(tmp_path)) == {IDENTITY, "samples/a/mine.png", "mine", ".other.77.tmp"}
+    assert not (tmp_path / "samples" / "b").exists()
+
+
+def test_a_file_is_written_by_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / ".x.json.12.tmp").touch()
+    with reserved(tmp_path / "a" / "x.json") as file:
+        with pytest.raises(UserError, match="another process is writing"), reserved(tmp_path / "a" / "x.json"):
+            pass
+        file.touch()
+    assert set(contents(tmp_path)) == {"a/x.json"}
+    with pytest.raises(UserError, match="already exists"), reserved(tmp_path / "a" / "x.json"):
+        pass
+    with pytest.raises(UserError, match="no"), reserved(tmp_path / "b" / "c" / "x.json"):
+        raise UserError("no")
+    assert not (tmp_path / "b").exists()

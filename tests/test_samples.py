@@ -11,6 +11,7 @@ from oracle import gaussian_model
 from PIL import Image
 
 from msgm.errors import UserError
+from msgm.folders import IDENTITY
 from msgm.model.space import Space
 from msgm.process.sde import VPSDE
 from msgm.report.samples import draw
@@ -44,8 +45,8 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
 
 
 def test_what_is_written(whole: dict[str, bytes], tmp_path: Path) -> None:
-    assert sorted(whole) == [*(f"{k:05d}.png" for k in range(10)), "grid.png", "samples.json"]
-    assert json.loads(whole["samples.json"]) == {"model": "gaussian", "seed": 2, "batch": 3}
+    assert sorted(whole) == [*(f"{k:05d}.png" for k in range(10)), "grid.png", IDENTITY]
+    assert json.loads(whole[IDENTITY])["identity"] == {"model": "gaussian", "seed": 2, "batch": 3}
     expected = Space().to_pixels(DPMSolverSDE(MODEL, steps=5).sample(10, seed=2, batch=3))
     for index in (0, 9):
         with Image.open(tmp_path / "whole" / f"{index:05d}.png") as image:
@@ -89,20 +90,41 @@ def test_a_finished_run_goes_on_to_more(whole: dict[str, bytes], tmp_path: Path)
 def test_overwriting_leaves_nothing_of_the_run_before(whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "whole"
     draw(Heun(MODEL, steps=5), 2, out, identity={"model": "other"}, batch=2, overwrite=True, progress=False)
-    assert sorted(contents(out)) == ["00000.png", "00001.png", "grid.png", "samples.json"]
-    assert json.loads((out / "samples.json").read_text()) == {"model": "other", "seed": 0, "batch": 2}
+    assert sorted(contents(out)) == ["00000.png", "00001.png", "grid.png", IDENTITY]
+    assert json.loads((out / IDENTITY).read_text())["identity"] == {"model": "other", "seed": 0, "batch": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 200, None], ids=["empty", "zeros", "flipped"])
+def test_a_picture_that_a_power_cut_broke_is_drawn_again(
+    content: bytes | None, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Wherever it lies, in a run that seems to be finished too."""
+    out = tmp_path / "whole"
+    broken = bytearray(whole["00004.png"])
+    broken[-20] ^= 1
+    (out / "00004.png").write_bytes(bytes(broken) if content is None else content)
+    draw(DPMSolverSDE(MODEL, steps=5), 10, out, identity=NAME, seed=2, resume=True, progress=False)
+    assert contents(out) == whole
+
+
+def test_pictures_of_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "00007.png").write_bytes(b"mine")
+    for ways in ({"resume": True}, {"overwrite": True}):
+        with pytest.raises(UserError, match=r"holds 00007\.png, which no samples of msgm made there"):
+            draw(stopping(0), 2, tmp_path, identity=NAME, progress=False, **ways)
+    assert contents(tmp_path) == {"00007.png": b"mine"}
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"seed": 3}, "another seed"),
-        ({"identity": {"model": "other"}}, "another model"),
-        ({"identity": {"model": "gaussian", "sampler": "x"}}, "another sampler"),
-        ({"batch": 4}, "another batch"),
+        ({"seed": 3}, "seed was 2, is 3"),
+        ({"identity": {"model": "other"}}, "model was gaussian, is other"),
+        ({"identity": {"model": "gaussian", "sampler": "x"}}, "sampler was not there, is x"),
+        ({"batch": 4}, "batch was 3, is 4"),
         ({"n": 9}, "already holds 10"),
-        ({"n": 0}, "n and batch of 1 or more"),
-        ({"batch": 0}, "n and batch of 1 or more"),
+        ({"n": 0}, "n from 1 to 100000"),
+        ({"batch": 0}, "a batch of 1 or more"),
         ({"resume": False}, "already exists"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -116,6 +138,6 @@ def test_another_run_is_refused(change: dict[str, Any], named: str, whole: dict[
 
 def test_a_folder_of_something_else_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="already exists"):
+    with pytest.raises(UserError, match="holds no samples of msgm to resume"):
         draw(stopping(0), 2, tmp_path, identity=NAME, resume=True, progress=False)
     assert list(contents(tmp_path)) == ["mine.txt"]

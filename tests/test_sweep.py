@@ -35,6 +35,7 @@ from msgm.experiments.sweep.main import (
     sweep,
     variants,
 )
+from msgm.folders import IDENTITY
 from msgm.forgetting import methods
 from msgm.forgetting.methods import DEFAULT, METHODS, Method
 from msgm.forgetting.terms import Obtuse
@@ -175,7 +176,8 @@ def test_one_row_for_each_variant_over_its_seeds(whole: Path) -> None:
 
 
 def test_what_a_sweep_leaves_behind(whole: Path) -> None:
-    assert {p.name for p in whole.iterdir()} == {"runs", "results.json", "report.html", "pareto.png", "pareto.svg"}
+    there = {"runs", "results.json", "report.html", "pareto.png", "pareto.svg", IDENTITY}
+    assert {p.name for p in whole.iterdir()} == there
     assert Image.open(whole / "pareto.png").width > 500
     page, picture = (whole / "report.html").read_text(), (whole / "pareto.svg").read_text()
     assert "redirect alpha=0.4" in page and "diverged at step 1" in page and page.count("data:image/png") == 4

@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_saved_state(uninterrupted, tmp_path: Path, monke
 
     def fsync(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) > 4:  # the identity, the log's start; the log so far and the first state
+        if len(calls) > 7:  # the identity and the log's start; the log so far, the first state: with their folder
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 

@@ -6,18 +6,20 @@ that the maker does not name is ever touched or removed.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .storage import place, read_json, write_json
+from .storage import place, place_file, read_json, write_bytes, write_json
 
 IDENTITY, LOCK = "run.json", ".lock"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
@@ -27,16 +29,22 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 class Making:
     """What a command makes in a folder.
 
-    ``kind`` is a word for it, ``identity`` (JSON) all that must be the same for it to be gone on with, ``names`` are
-    the files and folders that it makes there, ``size`` about how many bytes they take. ``why`` says of names in the
-    identity why they cannot change.
+    ``kind`` is a word for it, ``names`` are the files that it makes there (``samples/*/[0-9].png`` as in a shell) and
+    the folders that are wholly its own, ``identity`` (JSON) all that must be the same for it to be gone on with,
+    ``size`` about how many bytes it takes. ``why`` says of names in the identity why they cannot change. What is made
+    ``anew`` cannot be gone on with: where it was begun and did not end, it is begun again.
     """
 
     kind: str
-    identity: Mapping[str, Any]
     names: Sequence[str]
+    identity: Mapping[str, Any] = field(default_factory=dict)
     size: int = 0
     why: Mapping[str, str] = field(default_factory=dict)
+    anew: bool = False
+
+    def makes(self, name: str) -> bool:
+        """Whether a file or folder of this name, directly in the folder, is its own or holds what is."""
+        return any(name == own or fnmatchcase(name, own.split("/")[0]) for own in self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +55,33 @@ class Opened:
     making: Making
     resumed: bool
 
-    def end(self, result: Mapping[str, Any]) -> None:
-        """Note how it ended; it cannot be gone on with after."""
-        write_json(self.path / IDENTITY, _described(self.making) | {"ended": dict(result)})
+    def end(self, result: Mapping[str, Any] | None = None) -> None:
+        """Note that it is finished, and how; it cannot be gone on with after."""
+        write_json(self.path / IDENTITY, _described(self.making) | {"ended": dict(result or {})})
+
+    def begin(self, left: object = None) -> None:
+        """`clear`, where what is made here was not begun before: called when nothing is refused any more."""
+        if not self.resumed:
+            self.clear()
+
+    def clear(self) -> None:
+        """Remove the files that the same kind of thing has left there, so that none stands beside a new one."""
+        found = [old for own in self.making.names for old in self.path.glob(own)]
+        for old in [old for old in found if old.is_symlink() or not old.is_dir()]:
+            old.unlink()
+            for folder in old.parents:
+                if folder == self.path or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+
+
+def ready(out: str | os.PathLike[str], making: Making, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse at once what `opened` would refuse whatever the identity is: before anything is read. Writes nothing."""
+    path = place(out)
+    _begun(path, making, resume=resume, overwrite=overwrite)
+    if (path / LOCK).exists():
+        with _locked(path, path / LOCK):
+            pass
 
 
 @contextmanager
@@ -63,39 +95,87 @@ def opened(
     stays until the caller replaces it.
 
     Raises UserError, with nothing written: the folder is another's, holds something already, or is being written; what
-    was begun there differs (it says in what) or has ended; the disk has no room.
+    was begun there differs (it says in what) or has ended; the disk has no room. Where the caller raises one before
+    anything was written, the folder is as it was.
     """
     path = place(out)
     _resumed(path, making, resume=resume, overwrite=overwrite)
     room(path, making.size)
-    path.mkdir(parents=True, exist_ok=True)
-    with lock(path):
+    with _made(path), lock(path):
         # Another may have written since; from here on none does.
         resumed = _resumed(path, making, resume=resume, overwrite=overwrite)
-        for old in path.iterdir():
-            left = _TEMPORARY.fullmatch(old.name)
-            if left is not None and left["name"] in {IDENTITY, "model", *making.names}:
-                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        _tidy(path, making)
+        before, mark = _held(path), path / IDENTITY
+        was = mark.read_bytes() if IDENTITY in before else None
         if not resumed:
-            write_json(path / IDENTITY, _described(making))
-        yield Opened(path=path, making=making, resumed=resumed)
+            write_json(mark, _described(making))
+        try:
+            yield Opened(path=path, making=making, resumed=resumed)
+        except UserError:
+            if not resumed and _held(path) == before | {IDENTITY}:
+                mark.unlink() if was is None else write_bytes(mark, was)
+            raise
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Held by one process at a time; one that dies, however it does, lets go of it. Raises UserError if it is held."""
-    from filelock import FileLock, Timeout
+def reserved(out: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new file to write, locked until the end. Raises UserError where it is there, or another writes it."""
+    path = place_file(out)
+    with _made(path.parent), _locked(path, path.with_name(f".{path.name}{LOCK}")):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            _remove(left)
+        yield place_file(path)
 
-    held = FileLock(folder / LOCK)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"another process is writing {folder}; wait for its end, or use another folder") from None
+
+@contextmanager
+def _made(path: Path) -> Iterator[None]:
+    """The folder is there; where it was not, and nothing is in it at the end, it is gone again."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        (folder / LOCK).unlink(missing_ok=True)
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def lock(folder: Path) -> AbstractContextManager[None]:
+    """Held by one process at a time; one that dies, however it does, lets go of it. Raises UserError if it is held."""
+    return _locked(folder, folder / LOCK)
+
+
+@contextmanager
+def _locked(what: Path, by: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    held = FileLock(by)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is writing {what}; wait for its end, or use another place") from None
+    except NotImplementedError:
+        raise UserError(f"{what.parent} is on a disk without locks (flock); write to another disk") from None
+    try:
+        yield
+    finally:
+        by.unlink(missing_ok=True)
         held.release()
+
+
+def _tidy(path: Path, making: Making) -> None:
+    """Remove the temporary files of what died there."""
+    for old in path.iterdir():
+        left = _TEMPORARY.fullmatch(old.name)
+        if left is not None and (left["name"] in (IDENTITY, "model") or making.makes(left["name"])):
+            _remove(old)
+        elif making.makes(old.name) and old.is_dir() and not old.is_symlink():
+            for inner in [p for p in old.rglob(".*.tmp") if _TEMPORARY.fullmatch(p.name)]:
+                _remove(inner)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def room(path: Path, size: int) -> None:
@@ -109,25 +189,8 @@ def room(path: Path, size: int) -> None:
 
 def _resumed(path: Path, making: Making, *, resume: bool, overwrite: bool) -> bool:
     """Whether there is the same to go on with; raises UserError where the folder must not be written."""
-    if not path.is_dir() or not (held := _held(path)):
-        return False
-    there = read_json(path / IDENTITY) if IDENTITY in held else {}
-    if there.get("by") != "msgm" or not isinstance(there.get("identity"), dict):
-        clash = sorted({IDENTITY, *making.names} & held)
-        if clash:
-            raise UserError(f"{path} holds {clash[0]}, which no {making.kind} of msgm made there; use another folder")
-        if resume and not overwrite:
-            raise UserError(
-                f"{path} holds no {making.kind} of msgm to resume; start one in another folder", option="resume"
-            )
-        if not overwrite:
-            raise UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
-        return False
-    if there.get("kind") != making.kind:
-        raise UserError(f"{path} holds a {there.get('kind')} of msgm, not a {making.kind}; use another folder")
-    if not resume:
-        if not overwrite:
-            raise UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
+    there = _begun(path, making, resume=resume, overwrite=overwrite)
+    if there is None:
         return False
     changed = differences(there["identity"], making.identity)
     why = "".join(f" ({reason})" for name, reason in making.why.items() if name in changed)
@@ -144,6 +207,32 @@ def _resumed(path: Path, making: Making, *, resume: bool, overwrite: bool) -> bo
             f"Resume with the same, or use another folder"
         )
     return True
+
+
+def _begun(path: Path, making: Making, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """What ``run.json`` says of what is to be gone on with, if anything is."""
+    if not path.is_dir() or not (held := _held(path)):
+        return None
+    exists = UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
+    there = read_json(path / IDENTITY) if IDENTITY in held else {}
+    if there.get("by") != "msgm" or not isinstance(there.get("identity"), dict):
+        clash = sorted(name for name in held if name == IDENTITY or making.makes(name))
+        if clash:
+            raise UserError(f"{path} holds {clash[0]}, which no {making.kind} of msgm made there; use another folder")
+        if resume and not overwrite:
+            raise UserError(
+                f"{path} holds no {making.kind} of msgm to resume; start one in another folder", option="resume"
+            )
+        if not overwrite:
+            raise exists
+        return None
+    if there.get("kind") != making.kind:
+        raise UserError(
+            f"{path} holds a {str(there.get('kind'))[:40]} of msgm, not a {making.kind}; use another folder"
+        )
+    if not resume and not overwrite and not (making.anew and "ended" not in there):
+        raise exists
+    return there if resume else None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

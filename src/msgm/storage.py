@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,42 @@ from typing import Any
 from .errors import UserError
 
 
-def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write under a temporary name, then move: a full disk or a crash leaves what was there before.
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_files` of one."""
+    write_files({path: content})
 
-    ``sync=False`` is for files by the thousand: much faster, and safe but for a crash of the machine itself.
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write all under temporary names, force them out, then move each to its place.
+
+    A full disk leaves everything as it was before; a crash or a power cut leaves each file whole, or as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary[path].write_bytes(content)
+        for written in temporary.values():
+            _force_out(written)
+        for path, written in temporary.items():
+            os.replace(written, path)
     except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
+        for written in temporary.values():
+            with suppress(OSError):
+                written.unlink()
         raise
+    for folder in {path.parent for path in files}:
+        with suppress(OSError):  # not every system opens folders
+            _force_out(folder)
+
+
+def _force_out(path: Path) -> None:
+    """What was written there outlives a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,6 +70,27 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def place(out: str | os.PathLike[str]) -> Path:
     """The path of a folder to write into, there or not yet. Raises UserError where nothing could be written."""
+    path, whole, near = _near(out)
+    if not str(out).strip() or whole in (Path(whole.anchor), Path.cwd(), Path.home()):
+        raise UserError(f"{str(out)!r} means {whole}, no folder of its own; name one inside it")
+    if not near.is_dir():
+        inside = "is a file" if near == whole else f"lies inside {near}, which is a file"
+        raise UserError(f"{path} {inside}; name a folder to write to")
+    return path
+
+
+def place_file(out: str | os.PathLike[str]) -> Path:
+    """The path of a new file. Raises UserError where there is one already, or none could be written."""
+    path, whole, near = _near(out)
+    if near == whole or path.is_symlink():
+        raise UserError(f"{path} already exists; name another file")
+    if not near.is_dir():
+        raise UserError(f"{path} lies inside {near}, which is a file; name another file")
+    return path
+
+
+def _near(out: str | os.PathLike[str]) -> tuple[Path, Path, Path]:
+    """The path, where it leads, and the nearest to it that is there, which may be written unless it is a file."""
     path = Path(out)
     try:
         str(path).encode()
@@ -59,19 +99,9 @@ def place(out: str | os.PathLike[str]) -> Path:
     except UnicodeEncodeError:
         raise UserError(f"the name {os.fsencode(path)!r} is not UTF-8; choose another") from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{str(path)[:200]!r} is no path of a folder: {error}") from None
-    if not str(out).strip() or whole in (Path(whole.anchor), Path.cwd(), Path.home()):
-        raise UserError(f"{str(out)!r} means {whole}, no folder of its own; name one inside it")
-    if not near.is_dir():
-        inside = "is a file" if near == whole else f"lies inside {near}, which is a file"
-        raise UserError(f"{path} {inside}; name a folder to write to")
-    if not os.access(near, os.W_OK | os.X_OK):
-        raise UserError(f"{path} cannot be written: no permission in {near}; name another folder")
-    return path
-
-
-def claim(out: Path, *, overwrite: bool = False) -> None:
-    """Refuse an output folder that cannot be written, or that already holds something unless it may be replaced."""
-    path = place(out)
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
+        raise UserError(f"{str(path)[:200]!r} is no path: {error}") from None
+    if path.is_symlink() and near != whole:
+        raise UserError(f"{path} is a link to {whole}, which is not there; remove it, or use another name")
+    if near.is_dir() and not os.access(near, os.W_OK | os.X_OK):
+        raise UserError(f"{path} cannot be written: no permission in {near}; choose another place")
+    return path, whole, near

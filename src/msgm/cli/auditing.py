@@ -12,9 +12,10 @@ from ..attacks.table import ATTACKS
 from ..attacks.target import BUDGETS
 from ..data import ForgetRequest
 from ..errors import UserError
-from ..experiments.audit.main import MODEL, PARENT
+from ..experiments.audit.main import MADE, MODEL, PARENT
 from ..experiments.audit.main import audit as attack
 from ..experiments.core.pool import cores
+from ..folders import ready
 from ..formats.ledger import sealed
 from ..formats.native import EMBEDDED, RECORD, read_record
 from ..metrics.judge import Judge
@@ -69,6 +70,7 @@ def audit(
         resume: go on with an audit that was interrupted.
         overwrite: replace what is in the output folder.
     """
+    ready(out, MADE, resume=resume, overwrite=overwrite)
     source = read_model(model)
     rule = forget or source.record.get("request", {}).get("rule")
     if not rule:

@@ -9,8 +9,9 @@ from typing import Annotated
 from ..choice import Choice
 from ..data import ForgetRequest
 from ..experiments.core.jobs import Task
-from ..experiments.sweep.main import COLUMNS, SweepEvaluation, SweepSettings, variants
+from ..experiments.sweep.main import COLUMNS, MADE, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep.main import sweep as compare
+from ..folders import ready
 from ..forgetting.methods import METHODS, PARTS
 from ..formats.native import EMBEDDED
 from .options import Data, build_method, hardware, images_of, show
@@ -64,6 +65,7 @@ def sweep(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
+    ready(out, MADE, resume=resume, overwrite=overwrite)
     recipes = {variant: build_method(variant) for variant in variants(method)}
     parent = read_model(model)
     source = data.of(parent)

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..choice import Choice
 from ..data import ForgetRequest, Images
 from ..errors import UserError
-from ..experiments.editing.main import edit
+from ..experiments.editing.main import MADE, edit
+from ..folders import ready
 from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
 from ..metrics.judge import Judge
@@ -23,7 +24,6 @@ from ..sampling import SAMPLERS, Heun
 from ..sampling.editing import STEPS, check_settings, read_mask
 from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
-from ..storage import claim
 from .options import Data, hardware, images_of
 from .reading import read_model
 
@@ -67,7 +67,7 @@ def inpaint(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    claim(out, overwrite=overwrite)
+    ready(out, MADE, overwrite=overwrite)
     editor = read_model(model).to(device)
     check_settings(resample=resample, jump=jump)
     known = read_mask(mask, editor.shape)
@@ -78,7 +78,8 @@ def inpaint(
 
     settings = {"mask": mask, "sampler": sampler.name, **dict(sampler.options), "resample": resample, "jump": jump}
     record = {"command": command, "seed": seed, "settings": settings, "model": _named(model, editor)}
-    _show(edit(how=how, known=known, out=out, n=n, record=record, **_asked(editor, images, data, forget, judge)), out)
+    asked = _asked(editor, images, data, forget, judge)
+    _show(edit(how=how, known=known, out=out, n=n, record=record, overwrite=overwrite, **asked), out)
 
 
 def reconstruct(
@@ -116,7 +117,7 @@ def reconstruct(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    claim(out, overwrite=overwrite)
+    ready(out, MADE, overwrite=overwrite)
     editor = read_model(model).to(device)
     check_settings(perturb=perturb)
     flow = Heun(editor, steps=steps)
@@ -126,7 +127,8 @@ def reconstruct(
 
     settings = {"perturb": perturb, "steps": steps}
     record = {"command": command, "seed": seed, "settings": settings, "model": _named(model, editor)}
-    _show(edit(how=how, out=out, n=n, record=record, **_asked(editor, images, data, forget, judge)), out)
+    asked = _asked(editor, images, data, forget, judge)
+    _show(edit(how=how, out=out, n=n, record=record, overwrite=overwrite, **asked), out)
 
 
 def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: str | None, judge: str | None) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.core.jobs import Task
 from ..experiments.core.selection import Selection, SelectSettings
-from ..experiments.sweep.main import repeat
+from ..experiments.sweep.main import REPEATED, repeat
+from ..folders import opened as folder_for
+from ..folders import ready
 from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..formats.native import EMBEDDED
+from ..metrics.judge import MADE as JUDGE
 from ..metrics.judge import Judge, JudgeSettings
 from ..metrics.judge import train_judge as fit_judge
 from ..model.networks import preset
@@ -26,10 +29,9 @@ from ..model.score import ScoreModel
 from ..process.sde import PROCESSES
 from ..report.page import commit
 from ..report.results import Results
-from ..storage import claim
 from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
-from ..training.runs import RunSpec
+from ..training.runs import MADE, RunSpec
 from ..training.settings import TrainSettings, UnlearnSettings
 from .options import Data, build_method, check_weigher, hardware, images_of, opened, say, show, weights
 from .reading import read_model
@@ -72,6 +74,7 @@ def train(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
+    ready(out, MADE, resume=resume, overwrite=overwrite)
     recipe = build_method(method)
     check_weigher(confidence, recipe)
     if confidence is not None and forget is None:
@@ -118,10 +121,14 @@ def train_judge(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    claim(out, overwrite=overwrite)
-    judge = fit_judge(opened(data.source), opened(data.source, "test"), settings, column=column, device=device)
-    judge.record["command"] = command
-    judge.save(out, half=half)
+    ready(out, JUDGE, overwrite=overwrite)
+    images, test = opened(data.source), opened(data.source, "test")
+    identity = {"data": images.digest, "test": test.digest, "column": column, "settings": asdict(settings)}
+    with folder_for(out, replace(JUDGE, identity=identity), overwrite=overwrite) as place:
+        judge = fit_judge(images, test, settings, column=column, device=device)
+        judge.record["command"] = command
+        judge.save(out, half=half)
+        place.end()
     print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
 
 
@@ -173,6 +180,7 @@ def unlearn(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
+    ready(out, MADE if seeds == 1 else REPEATED, resume=resume, overwrite=overwrite)
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
     recipe = build_method(method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,17 +11,20 @@ from ..choice import Choice
 from ..data import ForgetRequest
 from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
+from ..experiments.evaluation.main import MADE as EVALUATION
 from ..experiments.evaluation.main import compare
 from ..experiments.likelihoods.main import likelihoods
+from ..folders import ready, reserved
 from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
 from ..likelihood import Clock, Probes, Solver
 from ..metrics.judge import Judge
 from ..report.page import write_json
+from ..report.samples import MADE as SAMPLES
 from ..report.samples import draw
 from ..sampling import SAMPLERS
 from ..sampling.filters import FILTERS
-from ..storage import claim
+from ..storage import place_file
 from ..training.settings import UnlearnSettings
 from .options import Data, build_filter, hardware, images_of, refuse_unused, show
 from .reading import read_model
@@ -68,8 +72,7 @@ def sample(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    if not resume:
-        claim(out, overwrite=overwrite)
+    ready(out, SAMPLES, resume=resume, overwrite=overwrite)
     source = read_model(model).to(device)
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
@@ -143,19 +146,18 @@ def nll(
         device: auto, cpu or cuda.
     """
     device = hardware(threads, device)
-    if out is not None and out.exists():
-        raise UserError(f"{out} already exists; name another file")
+    if out is not None:
+        place_file(out)
     source = read_model(model).to(device)
     rule = forget or source.record.get("request", {}).get("rule")
     how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "steps": steps, "repeats": repeats}
     how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe}
-    found = likelihoods(
-        source, images_of(source, data.of(source), "test"), request=ForgetRequest(rule) if rule else None, n=n,
-        seed=seed, how=how, bound=vlb, bound_steps=vlb_steps,
-    )  # fmt: skip
-    _show(found)
-    if out is not None:
-        write_json(out, {"model": model, "rule": rule, **how, "seed": seed, **found})
+    request, images = ForgetRequest(rule) if rule else None, images_of(source, data.of(source), "test")
+    with nullcontext() if out is None else reserved(out) as file:
+        found = likelihoods(source, images, request=request, n=n, seed=seed, how=how, bound=vlb, bound_steps=vlb_steps)
+        _show(found)
+        if file is not None:
+            write_json(file, {"model": model, "rule": rule, **how, "seed": seed, **found})
 
 
 def _show(found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -215,7 +217,7 @@ def evaluate(
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
-    claim(out, overwrite=overwrite)
+    ready(out, EVALUATION, overwrite=overwrite)
     refuse_unused(filter, guide=guide)
     loaded = {name: read_model(name).to(device) for name in ([against] if against else []) + [model]}
     labels = _labels(list(loaded))
@@ -237,6 +239,7 @@ def evaluate(
     results = compare(
         models, request=ForgetRequest(rule), judge=Judge.load(judge).to(device),
         test=images_of(loaded[model], images, "test"), settings=settings, out=out, command=command, notes=notes,
+        overwrite=overwrite,
     )  # fmt: skip
     show(results)
 

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..folders import Making, opened
 from ..model.score import ScoreModel
 from ..process.sde import DDPM, VESDE, VPSDE
-from ..storage import claim
 from . import diffusers, edm, module, native, score_sde
 from .networks import config_of
 from .publish import refuse_half_written
-from .tensors import stored, unpickle
+from .tensors import stored, unpickle, weights_sha256
 
 __all__ = ["describe", "load", "save"]
+
+MADE = Making(kind="model", names=native.MODEL)
+"""What `save` makes."""
 
 
 def load(
@@ -126,8 +130,12 @@ def save(model: ScoreModel, folder: str | os.PathLike[str], *, overwrite: bool =
     """
     config_of(model.network)
     out = Path(folder)
-    claim(out, overwrite=overwrite)
-    native.write_model(model, out, half=half)
+    identity = {"weights_sha256": weights_sha256(model.network), "half": half}
+    size = sum(value.nbytes for value in model.state_dict().values())
+    making = replace(MADE, names=native.names(model), identity=identity, size=size)
+    with opened(out, making, overwrite=overwrite) as place:
+        native.write_model(model, out, half=half)
+        place.end()
 
 
 def describe(model: ScoreModel) -> str:

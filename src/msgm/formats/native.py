@@ -33,6 +33,8 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCORE, RECORD = "score.json", "moderation.json"
 OURS = ("unet/config.json", f"unet/{WEIGHTS}", SCORE, RECORD)
 SCHEDULER, PIPELINE = "scheduler/scheduler_config.json", "model_index.json"
+MODEL = tuple(sorted({name.split("/")[0] for name in (*OURS, SCHEDULER, PIPELINE, MARKER)}))
+"""The files and folders that every model may have."""
 EMBEDDED = "demo"
 LARGEST_SIDE, LARGEST_VECTOR = 1024, 10**6
 
@@ -66,9 +68,7 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
 
 def names(model: ScoreModel) -> list[str]:
     """The files and folders that `write_model` makes."""
-    return sorted(
-        {name.split("/")[0] for name in (*OURS, SCHEDULER, PIPELINE, MARKER, *_kept(model), *score_sde.made(model))}
-    )
+    return sorted({*MODEL, *(name.split("/")[0] for name in (*_kept(model), *score_sde.made(model)))})
 
 
 def _kept(model: ScoreModel) -> dict[str, bytes]:

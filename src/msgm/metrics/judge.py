@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UserError
+from ..folders import Making
 from ..formats.native import EMBEDDED, embedded
 from ..model.modes import evaluating
 from ..model.space import Space
@@ -34,6 +35,7 @@ JUNK = -1
 """The label of what is no class's image; `Judge.predict` answers with it."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MADE = Making(kind="judge", names=(CONFIG, WEIGHTS), anew=True)
 
 
 class JudgeCNN(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..storage import write_bytes
+from ..storage import write_bytes, write_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Curves = Mapping[str, Sequence[tuple[int, float, float | None]]]
 """For each model: (step, retain loss, forget loss or None)."""
 
+TOGETHER = 250
+"""Pictures that are written at a time."""
 _INK = "#5b6470"  # axes and text of figures; inside a page it becomes the page's own text colour
 
 
@@ -65,10 +67,9 @@ def picture(path: Path) -> Image:
 
 def save_samples(folder: str | Path, pixels: Tensor, start: int = 0) -> None:
     """Write images uint8 (N, C, H, W) as 00000.png, 00001.png, ... in ``folder``, numbered from ``start``."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(pixels, start):
-        write_bytes(folder / f"{index:05d}.png", png(image), sync=False)
+    for first in range(0, len(pixels), TOGETHER):
+        numbered = enumerate(pixels[first : first + TOGETHER], start + first)
+        write_files({Path(folder) / f"{index:05d}.png": png(image) for index, image in numbered})
 
 
 def loss_figure(curves: Curves) -> Figure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +14,16 @@ from torch import Tensor
 
 from ..data.decode import Decoder
 from ..errors import Interrupted, UserError
+from ..folders import IDENTITY, Making, opened
 from ..progress import bar
 from ..sampling import Sampler, fitting
-from ..storage import claim, read_json, write_bytes, write_json
+from ..storage import read_json, write_bytes
 from .pictures import grid, png, save_samples
 
-RECORD = "samples.json"
+PICTURES = "[0-9]" * 5 + ".png"
+MOST = 10**5
+"""Pictures in a folder: their names have five digits."""
+MADE = Making(kind="samples", names=(PICTURES, "grid.png"))
 
 
 def draw(
@@ -34,42 +40,52 @@ def draw(
 ) -> None:
     """Write images 0 to n - 1 of the run ``seed`` as 00000.png, ... batch by batch, and grid.png of the first 100.
 
-    ``samples.json`` keeps ``identity`` (JSON values that say which model and sampler), the seed and the size of a
-    batch. With ``resume`` a run that was stopped goes on, and one that was finished goes on to more images: the
-    batches are those of an undisturbed run, so that the pictures are the same bit for bit.
+    The folder's ``run.json`` keeps ``identity`` (JSON values that say which model and sampler), the seed and the size
+    of a batch. With ``resume`` a run that was stopped goes on, and one that was finished goes on to more images: the
+    batches are those of an undisturbed run, so that the pictures are the same bit for bit. A picture that is cut off
+    is drawn again.
 
     Raises UserError, before any work, where the folder holds something else, another run, or more than n images.
     """
-    if n < 1 or (batch != "auto" and batch < 1):
-        raise UserError(f"samples need n and batch of 1 or more; got n={n}, batch={batch}")
-    wanted, first = {**identity, "seed": seed}, 0
-    if resume and (out / RECORD).is_file():
-        begun = read_json(out / RECORD)
-        size = int(begun.pop("batch", 0))
-        other = [key for key in wanted if begun.get(key) != wanted[key]] + ["batch"] * (batch not in ("auto", size))
-        if other:
-            raise UserError(
-                f"{out} was begun with another {', '.join(other)}; resume with the same or use a new folder"
-            )
-        there = next(k for k in count() if not picture(out, k).exists())
-        if there > n:
+    if not 1 <= n <= MOST or (batch != "auto" and batch < 1):
+        raise UserError(f"samples need n from 1 to {MOST} and a batch of 1 or more; got n={n}, batch={batch}")
+    size = (_begun(out) if resume else None) or fitting(sampler.model) if batch == "auto" else batch
+    pixels = math.prod(sampler.model.shape)
+    made = replace(MADE, identity={**identity, "seed": seed, "batch": size}, size=n * (pixels + 200))
+    with opened(out, made, resume=resume, overwrite=overwrite) as place:
+        if not place.resumed:
+            place.clear()
+        if (there := max((int(old.stem) + 1 for old in out.glob(PICTURES)), default=0)) > n:
             raise UserError(f"{out} already holds {there} images; ask for as many or more, or use a new folder")
-        # The last picture may have been cut off in the middle: its batch is drawn again.
-        first = max(0, there - 1) // size * size
-    else:
-        claim(out, overwrite=overwrite)
-        size = fitting(sampler.model) if batch == "auto" else batch
-        out.mkdir(parents=True, exist_ok=True)
-        clear(out)
-        write_json(out / RECORD, {**wanted, "batch": size})
+        whole = next(k for k in count() if not _whole(picture(out, k)))
+        first = n if whole == n else whole // size * size
+        try:
+            with bar(f"{n} samples", n, done=first, show=progress) as tick:
+                for start in range(first, n, size):
+                    x = sampler.sample(min(size, n - start), seed=seed, batch=size, start=start, tick=tick)
+                    save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; what was drawn is in {out}", resumable=True) from None
+        write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
+
+
+def _begun(out: Path) -> int | None:
+    """The size of a batch of the run that is there, if one is."""
+    there = read_json(out / IDENTITY).get("identity") if (out / IDENTITY).is_file() else None
+    size = there.get("batch") if isinstance(there, dict) else None
+    return size if type(size) is int and size > 0 else None
+
+
+def _whole(path: Path) -> bool:
+    """Whether a picture is there and complete, by its check sums."""
+    from PIL import Image
+
     try:
-        with bar(f"{n} samples", n, done=first, show=progress) as tick:
-            for start in range(first, n, size):
-                x = sampler.sample(min(size, n - start), seed=seed, batch=size, start=start, tick=tick)
-                save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; what was drawn is in {out}", resumable=True) from None
-    write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError):
+        return False
+    return True
 
 
 def picture(folder: Path, index: int) -> Path:
@@ -85,5 +101,5 @@ def first_pictures(folder: Path, n: int) -> Tensor:
 
 def clear(folder: Path) -> None:
     """Remove the numbered samples of an earlier run, so that what is in the folder is one run's."""
-    for old in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
+    for old in folder.glob(PICTURES):
         old.unlink()

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..folders import Making, Opened, opened
-from ..formats.native import RECORD, names
+from ..formats.native import MODEL, RECORD, names
 from ..formats.tensors import read_tensors, write_tensors
 from ..model.score import ScoreModel
 from ..status import Status
@@ -27,6 +27,7 @@ from .step import State
 STATE, LOG = "resume.safetensors", "log.jsonl"
 LINE = 120
 """Bytes of a line of the log, at most."""
+MADE = Making(kind="model", names=(STATE, LOG, *MODEL))
 LONGER = "every step's learning rate depends on how many there are, so a longer run is another run"
 
 
@@ -115,7 +116,7 @@ def open_folder(
     # Weights, average and two moments, once more while a new state replaces the old; the model; the log.
     size = 9 * sum(v.nbytes for v in model.state_dict().values()) + LINE * settings.steps
     made, why = (STATE, LOG, *names(model)), {"settings.steps": LONGER}
-    making = Making(kind="model", identity=identity, names=made, size=size, why=why)
+    making = replace(MADE, identity=identity, names=made, size=size, why=why)
     with opened(run.folder, making, resume=run.resume, overwrite=run.overwrite) as place:
         if not place.resumed:
             for name in (STATE, LOG):

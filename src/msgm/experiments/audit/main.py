@@ -15,6 +15,7 @@ from ...attacks.table import ATTACKS
 from ...attacks.target import SMALL, Attack, Budget, Target
 from ...data import Images, Split
 from ...errors import UserError
+from ...folders import Making, opened
 from ...forgetting.methods import unseen
 from ...formats import load
 from ...formats.native import RECORD
@@ -24,7 +25,7 @@ from ...metrics.measured import Measured
 from ...metrics.worth import worth_for
 from ...model.score import ScoreModel
 from ...report.page import commit
-from ...storage import claim, write_json
+from ...storage import write_json
 from ...training.loop import unlearn
 from ...training.runs import RunSpec
 from ...training.settings import UnlearnSettings
@@ -34,6 +35,8 @@ from .card import write_card
 from .verdict import Decision, Verdict, decide, harmonic, together
 
 MODEL, PARENT, STAND_IN = "model", "parent", "unseen"
+FOLDERS = ("pieces", "models", "guide", "recovered")
+MADE = Making(kind="audit", names=(*FOLDERS, "audit.json", "audit.html"))
 GUIDE_SEED = 101
 KEPT = 2000
 """Images of each set that the attacks draw from at most: they travel to other processes."""
@@ -206,49 +209,57 @@ def audit(
     check(against, judge, split.request, held.whole)
     worth = worth_for(judge, split.request, held.whole)
     worth.check()
-    if not resume:
-        claim(out, overwrite=overwrite)
-        for left in ("pieces", "models", "guide", "recovered"):
-            shutil.rmtree(out / left, ignore_errors=True)
-    others = dict(retrained or {})
-    alone = not others
-    if alone:
-        others[STAND_IN] = _stand_in(against, split, out / "models" / STAND_IN, stand_in, command, progress)
-    if guide is None and "guide" in attacks:
-        guide = _guide(split, held, judge, out / "guide", progress)
-    subjects = {MODEL: model, PARENT: against, **others}
-    facts = {
+    identity = {
         **split.request.to_dict(), "data": split.digest, "held": held.digest, "judge": worth.sha256,
+        "budget": asdict(budget), "show": show_recovered, "other": other.digest if other is not None else None,
         "guide": weights_sha256(guide) if guide is not None else None,
-        "other": other.digest if other is not None else None,
+        "models": {key: weights_sha256(each.network) for key, each in
+                   {MODEL: model, PARENT: against, **(retrained or {})}.items()},
     }  # fmt: skip
-    target = Target(
-        parent=against, train=_compact(split, budget.seed), held=_compact(held, budget.seed), column=judge.column,
-        judge=judge, forgotten=frozenset(forgotten), kept=frozenset(judge.classes) - forgotten, guide=guide,
-        other=other, parent_share=0.0, budget=budget,
-    )  # fmt: skip
-    how: dict[str, Any] = {
-        "show": MODEL if show_recovered else None, "workers": workers, "resume": resume, "progress": progress,
-    }  # fmt: skip
-    found = attack_all(["ask"], subjects, target, facts, out, **how)
-    share = numbers(found["ask"][PARENT])[ask.UR.name].value
-    target = replace(target, parent_share=share or 0.0)
-    chosen = [name for name in ATTACKS if name in attacks and name != "ask"]
-    found |= attack_all(chosen, subjects, target, facts, out, **how)
-    about = {
-        "command": command,
-        "commit": commit(),
-        "seed": budget.seed,
-        "method": model.record.get("method", {}).get("name", "standard"),
-        "weights_sha256": {subject: weights_sha256(each.network) for subject, each in subjects.items()},
-        "facts": facts,
-        "judge": {**worth.to_dict(), "text": str(worth)},
-        "budget": asdict(budget),
-    }
-    outcomes = [_outcome(ATTACKS[name], pieces, list(others), alone) for name, pieces in found.items()]
-    result = Audit(name=name, outcomes=outcomes, retrained=list(others), stand_in=alone, about=about)
-    write_json(out / "audit.json", result.to_dict())
-    write_card(out / "audit.html", result.to_dict())
+    with opened(out, replace(MADE, identity=identity), resume=resume, overwrite=overwrite) as place:
+        if not place.resumed:
+            place.clear()
+            for left in FOLDERS:
+                shutil.rmtree(out / left, ignore_errors=True)
+        others = dict(retrained or {})
+        alone = not others
+        if alone:
+            others[STAND_IN] = _stand_in(against, split, out / "models" / STAND_IN, stand_in, command, progress)
+        if guide is None and "guide" in attacks:
+            guide = _guide(split, held, judge, out / "guide", progress)
+        subjects = {MODEL: model, PARENT: against, **others}
+        facts = {
+            **split.request.to_dict(), "data": split.digest, "held": held.digest, "judge": worth.sha256,
+            "guide": weights_sha256(guide) if guide is not None else None,
+            "other": other.digest if other is not None else None,
+        }  # fmt: skip
+        target = Target(
+            parent=against, train=_compact(split, budget.seed), held=_compact(held, budget.seed), column=judge.column,
+            judge=judge, forgotten=frozenset(forgotten), kept=frozenset(judge.classes) - forgotten, guide=guide,
+            other=other, parent_share=0.0, budget=budget,
+        )  # fmt: skip
+        how: dict[str, Any] = {
+            "show": MODEL if show_recovered else None, "workers": workers, "resume": resume, "progress": progress,
+        }  # fmt: skip
+        found = attack_all(["ask"], subjects, target, facts, out, **how)
+        share = numbers(found["ask"][PARENT])[ask.UR.name].value
+        target = replace(target, parent_share=share or 0.0)
+        chosen = [name for name in ATTACKS if name in attacks and name != "ask"]
+        found |= attack_all(chosen, subjects, target, facts, out, **how)
+        about = {
+            "command": command,
+            "commit": commit(),
+            "seed": budget.seed,
+            "method": model.record.get("method", {}).get("name", "standard"),
+            "weights_sha256": {subject: weights_sha256(each.network) for subject, each in subjects.items()},
+            "facts": facts,
+            "judge": {**worth.to_dict(), "text": str(worth)},
+            "budget": asdict(budget),
+        }
+        outcomes = [_outcome(ATTACKS[name], pieces, list(others), alone) for name, pieces in found.items()]
+        result = Audit(name=name, outcomes=outcomes, retrained=list(others), stand_in=alone, about=about)
+        write_json(out / "audit.json", result.to_dict())
+        write_card(out / "audit.html", result.to_dict())
     return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,22 @@ from torch import Tensor
 
 from ...data import Images, Request
 from ...errors import UserError
+from ...folders import Making, Opened, opened
 from ...metrics.judge import Judge
 from ...metrics.restoration import Restored, check_judge, restored
 from ...progress import Tick, bar
 from ...report.comparison import comparison
 from ...report.page import commit, write_json
 from ...report.pictures import png, save_samples
-from ...report.samples import clear
+from ...report.samples import PICTURES
 from ...storage import write_bytes
 from ..core.parts import parts
 
 SHOWN = 16
 """Images of each set in comparison.png."""
 SETS, COLUMNS = ("all", "retain", "forget"), ("before", "masked", "after")
+PLACES = [f"{key}/{column}/{PICTURES}" for key in SETS for column in COLUMNS]
+MADE = Making(kind="set of edited images", names=(*PLACES, "comparison.png", "results.json"), anew=True)
 UNKNOWN = 128
 """Grey of unknown pixels in pictures."""
 
@@ -39,6 +43,7 @@ def edit(
     judge: Judge | None = None,
     judged_by: str | None = None,
     record: Mapping[str, Any],
+    overwrite: bool = False,
 ) -> dict[str, Restored]:
     """Edit the first images of each set, and write all there is to see of it.
 
@@ -52,36 +57,40 @@ def edit(
         judge: of the edited images.
         judged_by: the judge's name, for the record.
         record: what else ``results.json`` is to say: of the model, the settings, the command.
+        overwrite: replace the edited images that are in the folder.
 
-    Raises UserError, before any work, where a set is empty or the judge is one of other images.
+    Raises UserError, before any work, where a set is empty, the judge is one of other images or the folder must not be
+    written.
     """
     if n < 1:
         raise UserError(f"n must be 1 or more; got {n}")
     sets = {key: part.select(slice(n)) for key, part in parts(images, request).items()}
     if judge is not None:
         check_judge(judge, images, request)
-    groups, found = {}, {}
-    for key, part in sets.items():
-        before = part.rows()
-        with bar(f"{key}: {len(part)} images", len(part)) as tick:
-            after = how(before, tick)
-        masked = {} if known is None else {"masked": before.where(known, UNKNOWN)}
-        groups[key] = {"before": before, **masked, "after": after}
-        region = None if known is None else ~known
-        found[key] = restored(part, after, region=region, judge=judge, request=request)
-    for key, column in product(SETS, COLUMNS):
-        clear(out / key / column)
+    size = 4 * sum(map(len, sets.values())) * (math.prod(images.shape) + 200)
+    with opened(out, replace(MADE, identity=dict(record), size=size), overwrite=overwrite) as place:
+        groups, found = {}, {}
+        for key, part in sets.items():
+            before = part.rows()
+            with bar(f"{key}: {len(part)} images", len(part)) as tick:
+                after = how(before, tick)
+            masked = {} if known is None else {"masked": before.where(known, UNKNOWN)}
+            groups[key] = {"before": before, **masked, "after": after}
+            region = None if known is None else ~known
+            found[key] = restored(part, after, region=region, judge=judge, request=request)
+        rule = request.to_dict().get("rule") if request is not None else None
+        _write(place, groups, {**record, "commit": commit(), "rule": rule, "judge": judged_by, "sets": found})
+    return found
+
+
+def _write(place: Opened, groups: Mapping[str, Mapping[str, Tensor]], results: Mapping[str, Any]) -> None:
+    """The pictures first, and last what refers to them."""
+    out = place.path
+    place.clear()
     for key, columns in groups.items():
         for column, pixels in columns.items():
             save_samples(out / key / column, pixels)
     shown = {key: {name: pixels[:SHOWN] for name, pixels in columns.items()} for key, columns in groups.items()}
     write_bytes(out / "comparison.png", png(comparison(shown)))
-    results = {
-        **record,
-        "commit": commit(),
-        "rule": request.to_dict().get("rule") if request is not None else None,
-        "judge": judged_by,
-        "sets": found,
-    }
     write_json(out / "results.json", results)
-    return found
+    place.end()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Interrupted, UserError
+from ...folders import lock
 from ...report.page import commit, write_json
+from ...storage import place
 from ...training.runtime import Runtime
 from ..core.pieces import begun
 from .budgets import Budget
@@ -40,7 +42,7 @@ def reproduce(
     """
     if unknown := set(names) - set(TABLES):
         raise UserError(f"no table {', '.join(sorted(unknown))}; known: {', '.join(TABLES)}")
-    deadline, tables = Deadline(minutes), [TABLES[name] for name in names]
+    path, deadline, tables = place(out), Deadline(minutes), [TABLES[name] for name in names]
     runtime = Runtime.choose(device, precision=budget.precision, compile=budget.compile)
     work = Work(
         out=out, budget=budget, request=tables[0].request, place=data, runtime=runtime, deadline=deadline,
@@ -51,11 +53,12 @@ def reproduce(
         "request": asdict(work.request),
         "data": [images.digest for images in work.data],
     }
-    if not begun(out / GRID, identity):
-        write_json(out / GRID, identity)
-    todo = pieces(tables, budget)
-    finished = _go(work, todo, say)
-    write_json(out / "results.json", collected(work, tables))
+    path.mkdir(parents=True, exist_ok=True)
+    with lock(path):
+        if not begun(out / GRID, identity):
+            write_json(out / GRID, identity)
+        finished = _go(work, pieces(tables, budget), say)
+        write_json(out / "results.json", collected(work, tables))
     return finished
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...choice import Choice
 from ...errors import UserError
+from ...folders import Making, Opened, opened
 from ...forgetting.methods import METHODS, Method
 from ...metrics.shares import forget_classes
 from ...report.page import commit, write_html, write_json
@@ -18,7 +19,6 @@ from ...report.pareto import criteria, pareto_figure, undominated
 from ...report.pictures import picture, write_figure
 from ...report.results import Results
 from ...report.tables import Columns, judged_sheets, results_sheet
-from ...storage import claim
 from ...training.settings import UnlearnSettings
 from ..core.estimate import forecast
 from ..core.evaluate import EvaluateSettings, beside
@@ -28,6 +28,8 @@ from ..core.seeds import over_seeds
 if TYPE_CHECKING:
     pass
 
+MADE = Making(kind="sweep", names=("runs", "results.json", "report.html", "pareto.png", "pareto.svg"))
+REPEATED = Making(kind="set of runs", names=("seed-*", "results.json"))
 COLUMNS: Columns = {"front": lambda row: "" if row.front is None else "yes" if row.front else "no"}
 """Beside those that every table has."""
 
@@ -107,53 +109,52 @@ def sweep(
     """
     if seeds < 1:
         raise UserError(f"seeds must be 1 or more; got {seeds}")
-    if not resume:
-        claim(out, overwrite=overwrite)
-    parent = Job(name="parent", out=out / "runs" / "parent", task=task, settings=settings)
-    groups = [
-        [
-            Job(
-                name=str(variant),
-                out=out / "runs" / folder_of(variant) / f"seed-{seed}",
-                task=task,
-                method=method,
-                settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps), seed=seed),
-            )
-            for seed in range(settings.seed, settings.seed + seeds)
+    with opened(out, MADE, resume=resume, overwrite=overwrite) as place:
+        parent = Job(name="parent", out=out / "runs" / "parent", task=task, settings=settings)
+        groups = [
+            [
+                Job(
+                    name=str(variant),
+                    out=out / "runs" / folder_of(variant) / f"seed-{seed}",
+                    task=task,
+                    method=method,
+                    settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps), seed=seed),
+                )
+                for seed in range(settings.seed, settings.seed + seeds)
+            ]
+            for variant, method in methods.items()
         ]
-        for variant, method in methods.items()
-    ]
-    # Seed by seed: what is there after half the time compares all variants.
-    jobs = [parent, *(job for turn in zip(*groups, strict=True) for job in turn)]
-    made = perform_all(
-        jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, resume=resume, progress=progress,
-        before=lambda left: say(forecast(left, workers)),
-    )  # fmt: skip
-    _, split, _, judge = inputs(task)
-    made[1:] = beside(made[0], made[1:], judge, forget_classes(split.request, judge))
-    rows = {job.out: row for job, row in zip(jobs, made, strict=True)}
-    means = [over_seeds([rows[job.out] for job in group]) for group in groups]
-    fronts = undominated(means)
-    compared = [
-        replace(row, front=good, options=dict(variant.options))
-        for row, good, variant in zip(means, fronts, methods, strict=True)
-    ]
-    budget = {
-        "steps": settings.steps,
-        "images_per_step": 2 * settings.batch,
-        "seeds": list(range(settings.seed, settings.seed + seeds)),
-        "criteria": criteria(means),
-        "unlearning": asdict(settings),
-        "evaluation": asdict(task.evaluation),
-    }
-    reference = rows[parent.out]
-    results = Results(
-        command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[reference, *compared],
-        judge=judge_of(task),
-    )  # fmt: skip
-    write_json(out / "results.json", results)
-    front = write_figure(pareto_figure(compared, reference), out / "pareto")
-    _report(out, task, results, front, [parent, *(group[0] for group in groups)])
+        # Seed by seed: what is there after half the time compares all variants.
+        jobs = [parent, *(job for turn in zip(*groups, strict=True) for job in turn)]
+        made = perform_all(
+            jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, resume=resume, progress=progress,
+            before=_told(place, workers, say),
+        )  # fmt: skip
+        _, split, _, judge = inputs(task)
+        made[1:] = beside(made[0], made[1:], judge, forget_classes(split.request, judge))
+        rows = {job.out: row for job, row in zip(jobs, made, strict=True)}
+        means = [over_seeds([rows[job.out] for job in group]) for group in groups]
+        fronts = undominated(means)
+        compared = [
+            replace(row, front=good, options=dict(variant.options))
+            for row, good, variant in zip(means, fronts, methods, strict=True)
+        ]
+        budget = {
+            "steps": settings.steps,
+            "images_per_step": 2 * settings.batch,
+            "seeds": list(range(settings.seed, settings.seed + seeds)),
+            "criteria": criteria(means),
+            "unlearning": asdict(settings),
+            "evaluation": asdict(task.evaluation),
+        }
+        reference = rows[parent.out]
+        results = Results(
+            command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[reference, *compared],
+            judge=judge_of(task),
+        )  # fmt: skip
+        write_json(out / "results.json", results)
+        front = write_figure(pareto_figure(compared, reference), out / "pareto")
+        _report(out, task, results, front, [parent, *(group[0] for group in groups)])
     return results
 
 
@@ -174,27 +175,36 @@ def repeat(
 
     Writes ``results.json``: a row for each seed, then one over all of them.
     """
-    if not resume:
-        claim(out, overwrite=overwrite)
-    jobs = [
-        Job(
-            name=f"seed {seed}", out=out / f"seed-{seed}", task=task, method=method,
-            settings=replace(settings, seed=seed),
-        )
-        for seed in range(settings.seed, settings.seed + seeds)
-    ]  # fmt: skip
-    rows = perform_all(
-        jobs, title=f"Unlearning ({method.name}), {seeds} seeds", workers=workers, resume=resume, progress=progress,
-        before=lambda left: say(forecast(left, workers)),
-    )  # fmt: skip
-    total = replace(over_seeds(rows), model=f"mean of {seeds}")
-    budget = {"unlearning": asdict(settings), "evaluation": asdict(task.evaluation)}
-    results = Results(
-        command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[*rows, total],
-        judge=judge_of(task),
-    )  # fmt: skip
-    write_json(out / "results.json", results)
+    with opened(out, REPEATED, resume=resume, overwrite=overwrite) as place:
+        jobs = [
+            Job(
+                name=f"seed {seed}", out=out / f"seed-{seed}", task=task, method=method,
+                settings=replace(settings, seed=seed),
+            )
+            for seed in range(settings.seed, settings.seed + seeds)
+        ]  # fmt: skip
+        rows = perform_all(
+            jobs, title=f"Unlearning ({method.name}), {seeds} seeds", workers=workers, resume=resume, progress=progress,
+            before=_told(place, workers, say),
+        )  # fmt: skip
+        total = replace(over_seeds(rows), model=f"mean of {seeds}")
+        budget = {"unlearning": asdict(settings), "evaluation": asdict(task.evaluation)}
+        results = Results(
+            command=task.command, seed=settings.seed, commit=commit(), budget=budget, rows=[*rows, total],
+            judge=judge_of(task),
+        )  # fmt: skip
+        write_json(out / "results.json", results)
     return results
+
+
+def _told(place: Opened, workers: int, say: Callable[[str], object]) -> Callable[[Sequence[Job]], object]:
+    """Says how long it will take, once nothing is refused any more."""
+
+    def before(left: Sequence[Job]) -> None:
+        place.begin(left)
+        say(forecast(left, workers))
+
+    return before
 
 
 def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Sequence[Job]) -> None:

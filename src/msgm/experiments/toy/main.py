@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from ...folders import Making, opened
 from ...progress import Tick, bar
 from ...report.page import commit, write_html, write_json
-from ...storage import claim
 from ..core.pieces import Piece, prepare
 from ..core.pool import run_all
 from .claims import claims
@@ -22,6 +22,8 @@ from .measure import TEST_SEED, bound_terms, exact_nll, measure, outlier_limit, 
 from .report import rows_of, sheets
 from .runs import Run, execute, own_seed, plan
 from .setup import TOYS, Budget, Setting
+
+MADE = Making(kind="toy", names=("runs", "exact", "figures", "results.json", "report.html"))
 
 
 def reproduce(
@@ -32,47 +34,47 @@ def reproduce(
     ``runs/<run>`` and ``exact/<setting>`` hold each piece: its result, and what it was made with. Raises UserError
     where ``out`` holds something and neither ``resume`` nor ``overwrite`` is given, or pieces of other settings.
     """
-    if not resume:
-        claim(out, overwrite=overwrite)
-    runs = plan(budget)
-    settings = dict.fromkeys(run.setting for run in runs if run.setting.optimum() is not None)
-    made = [_piece(out / "runs" / run.key, partial(execute, run, budget, seed, out / "runs"), run) for run in runs]
-    exact = [_piece(out / "exact" / each.key, partial(_optimum, each, budget, seed), each) for each in settings]
-    common = {"budget": asdict(budget), "seed": seed}
-    pieces = [replace(piece, identity={**common, **piece.identity}) for piece in made + exact]
-    left = prepare(pieces, resume=resume)
-    first = {run.key for run in runs if run.setting.objective == "standard"}
-    total = sum(piece.cost for piece in pieces)
-    with bar("Toy experiment", total, done=round(total - sum(piece.cost for piece in left))) as tick:
-        # Fine-tuning starts from the Standard models.
-        for parents in (True, False):
-            stage = [piece for piece in left if (piece.key in first) == parents]
-            run_all(sorted(stage, key=lambda piece: -piece.cost), workers=workers, tick=tick)
+    with opened(out, MADE, resume=resume, overwrite=overwrite) as place:
+        runs = plan(budget)
+        settings = dict.fromkeys(run.setting for run in runs if run.setting.optimum() is not None)
+        made = [_piece(out / "runs" / run.key, partial(execute, run, budget, seed, out / "runs"), run) for run in runs]
+        exact = [_piece(out / "exact" / each.key, partial(_optimum, each, budget, seed), each) for each in settings]
+        common = {"budget": asdict(budget), "seed": seed}
+        pieces = [replace(piece, identity={**common, **piece.identity}) for piece in made + exact]
+        left = prepare(pieces, resume=resume)
+        place.begin(left)
+        first = {run.key for run in runs if run.setting.objective == "standard"}
+        total = sum(piece.cost for piece in pieces)
+        with bar("Toy experiment", total, done=round(total - sum(piece.cost for piece in left))) as tick:
+            # Fine-tuning starts from the Standard models.
+            for parents in (True, False):
+                stage = [piece for piece in left if (piece.key in first) == parents]
+                run_all(sorted(stage, key=lambda piece: -piece.cost), workers=workers, tick=tick)
 
-    results_of = {piece.folder: piece.result for piece in pieces}
-    found = [(run, results_of[piece.folder]) for run, piece in zip(runs, made, strict=True)]
-    optima = {setting.key: results_of[piece.folder] for setting, piece in zip(settings, exact, strict=True)}
-    results: dict[str, Any] = {
-        "command": command,
-        "seed": seed,
-        "commit": commit(),
-        "budget": asdict(budget),
-        "cpu_seconds": sum(each["cpu_seconds"] for each in (*(f for _, f in found), *optima.values())),
-        "toys": {name: _facts(name, budget, seed) for name in TOYS},
-        "rows": rows_of(found, optima),
-    }
-    results["claims"] = claims(results)
-    write_json(out / "results.json", results)
-    figures = draw(out, budget)
-    write_html(
-        out / "report.html",
-        results,
-        title="The toy experiment with exact answers",
-        answer=f"{sum(c['holds'] for c in results['claims'])} of {len(results['claims'])} claims hold.",
-        sheets=sheets(results),
-        figures=figures,
-        notes=[f"{c['claim']}: {'yes' if c['holds'] else 'NO'} ({c['evidence']})" for c in results["claims"]],
-    )
+        results_of = {piece.folder: piece.result for piece in pieces}
+        found = [(run, results_of[piece.folder]) for run, piece in zip(runs, made, strict=True)]
+        optima = {setting.key: results_of[piece.folder] for setting, piece in zip(settings, exact, strict=True)}
+        results: dict[str, Any] = {
+            "command": command,
+            "seed": seed,
+            "commit": commit(),
+            "budget": asdict(budget),
+            "cpu_seconds": sum(each["cpu_seconds"] for each in (*(f for _, f in found), *optima.values())),
+            "toys": {name: _facts(name, budget, seed) for name in TOYS},
+            "rows": rows_of(found, optima),
+        }
+        results["claims"] = claims(results)
+        write_json(out / "results.json", results)
+        figures = draw(out, budget)
+        write_html(
+            out / "report.html",
+            results,
+            title="The toy experiment with exact answers",
+            answer=f"{sum(c['holds'] for c in results['claims'])} of {len(results['claims'])} claims hold.",
+            sheets=sheets(results),
+            figures=figures,
+            notes=[f"{c['claim']}: {'yes' if c['holds'] else 'NO'} ({c['evidence']})" for c in results["claims"]],
+        )
     return results
 
 
