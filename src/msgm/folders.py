@@ -117,6 +117,23 @@ def opened(
             raise
 
 
+def vacant(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """A folder for files that are nobody's run; UserError where none can be written, or it holds something already."""
+    path = place(out)
+    if path.is_dir() and _held(path) and not overwrite:
+        raise _exists(path)
+    return path
+
+
+@contextmanager
+def alone(out: str | os.PathLike[str], *, overwrite: bool = False, size: int = 0) -> Iterator[Path]:
+    """`vacant`, with room for so many bytes, and locked until the end."""
+    path = vacant(out, overwrite=overwrite)
+    room(path, size)
+    with _made(path), lock(path):
+        yield vacant(path, overwrite=overwrite)
+
+
 @contextmanager
 def reserved(out: str | os.PathLike[str]) -> Iterator[Path]:
     """A new file to write, locked until the end. Raises UserError where it is there, or another writes it."""
@@ -213,7 +230,6 @@ def _begun(path: Path, making: Making, *, resume: bool, overwrite: bool) -> dict
     """What ``run.json`` says of what is to be gone on with, if anything is."""
     if not path.is_dir() or not (held := _held(path)):
         return None
-    exists = UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
     there = read_json(path / IDENTITY) if IDENTITY in held else {}
     if there.get("by") != "msgm" or not isinstance(there.get("identity"), dict):
         clash = sorted(name for name in held if name == IDENTITY or making.makes(name))
@@ -224,15 +240,19 @@ def _begun(path: Path, making: Making, *, resume: bool, overwrite: bool) -> dict
                 f"{path} holds no {making.kind} of msgm to resume; start one in another folder", option="resume"
             )
         if not overwrite:
-            raise exists
+            raise _exists(path)
         return None
     if there.get("kind") != making.kind:
         raise UserError(
             f"{path} holds a {str(there.get('kind'))[:40]} of msgm, not a {making.kind}; use another folder"
         )
     if not resume and not overwrite and not (making.anew and "ended" not in there):
-        raise exists
+        raise _exists(path)
     return there if resume else None
+
+
+def _exists(path: Path) -> UserError:
+    return UserError(f"{path} already exists; choose another folder, or overwrite it", option="overwrite")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

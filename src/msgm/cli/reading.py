@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..folders import ready
-from ..formats import MADE, describe, load, save
+from ..folders import vacant
+from ..formats import describe, load, save
 from ..formats.networks import bare, config_of
 from ..formats.tensors import weights_sha256
 from ..model.score import ScoreModel
@@ -84,7 +84,7 @@ def convert(
         half: store the weights as float16.
         overwrite: replace what is in the output folder.
     """
-    ready(out, MADE, overwrite=overwrite)
+    vacant(out, overwrite=overwrite)
     read = read_model(
         model, weights=weights, class_label=class_label, size=size, process=process, module_factory=model_factory
     )

@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UserError
-from ..folders import Making, opened
+from ..folders import alone
 from ..model.score import ScoreModel
 from ..process.sde import DDPM, VESDE, VPSDE
 from . import diffusers, edm, module, native, score_sde
 from .networks import config_of
 from .publish import refuse_half_written
-from .tensors import stored, unpickle, weights_sha256
+from .tensors import stored, unpickle
 
 __all__ = ["describe", "load", "save"]
-
-MADE = Making(kind="model", names=native.MODEL)
-"""What `save` makes."""
 
 
 def load(
@@ -130,12 +126,8 @@ def save(model: ScoreModel, folder: str | os.PathLike[str], *, overwrite: bool =
     """
     config_of(model.network)
     out = Path(folder)
-    identity = {"weights_sha256": weights_sha256(model.network), "half": half}
-    size = sum(value.nbytes for value in model.state_dict().values())
-    making = replace(MADE, names=native.names(model), identity=identity, size=size)
-    with opened(out, making, overwrite=overwrite) as place:
+    with alone(out, overwrite=overwrite, size=sum(value.nbytes for value in model.state_dict().values())):
         native.write_model(model, out, half=half)
-        place.end()
 
 
 def describe(model: ScoreModel) -> str:
