@@ -79,7 +79,7 @@ export PYTHONPATH="$here/src:$site"
 if [ ! -e $data/cifar10/.done ]; then
     mkdir -p $data && tar -C $data -xJf "$here/cifar10.tar.xz" && touch $data/cifar10/.done || exit 1
 fi
-if [ -e "$here/models.tar" ] && [ ! -e "$state/grid.json" ]; then tar -C "$state" -xf "$here/models.tar"; fi
+if [ -e "$here/models.tar" ] && [ ! -e "$state/judge" ]; then tar -C "$state" -xf "$here/models.tar"; fi
 echo "set up in $SECONDS s"
 left=$(python3 -c "print(max(0.0, $minutes - $SECONDS / 60))")
 python3 -m msgm reproduce cifar10 --budget $budget --data $data/cifar10 --out "$state" --minutes "$left" --threads 4
@@ -90,7 +90,7 @@ for process in vp ddpm; do
     if [ -e "$state/$model/moderation.json" ]; then
         rm -rf /tmp/half && mkdir -p /tmp/half/$process/standard
         python3 -c "import msgm; msgm.save(msgm.load('$state/$model'), '/tmp/half/$model', half=True)"
-        cp "$state/$model/result.json" /tmp/half/$model/
+        cp "$state/$process/standard/"{job,row}.json /tmp/half/$process/standard/
         tar -C /tmp/half -cf - $process | split -b 15000000 -d -a 1 - "$OUT/$process-standard.tar."
     fi
 done

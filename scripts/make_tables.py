@@ -14,6 +14,7 @@ from blocks import ROOT, fill, picture, table
 
 from msgm.experiments.paper.budgets import BUDGETS
 from msgm.experiments.paper.claims import agreements, claims, findings
+from msgm.experiments.paper.pieces import Aim
 from msgm.experiments.paper.report import Results, name_of, sheets
 from msgm.report.tables import Sheet
 
@@ -53,7 +54,7 @@ def made_by(results: Results) -> str:
 
 
 def limits(results: Results) -> str:
-    paper = BUDGETS["paper"].kinds["vp"]
+    paper = BUDGETS["paper"]["cifar10"].kinds["vp"]
     tuned = next(row["made"]["settings"] for row in results["rows"] if row["origin"] == "tuned")
     standard = next(row["made"]["settings"] for row in results["rows"] if row["method"] == "standard")
     return (
@@ -94,10 +95,9 @@ def main() -> int:
         shutil.copy(folder / "results.json", STORED)
         IMAGES.mkdir(exist_ok=True)
         for row in json.loads(STORED.read_text())["rows"]:
-            one = f"{row['process']}/{row['origin']}/{row['method']}/seed-{row['seed']}/audit/samples.png"
-            place = folder / (one if row["method"] != "standard" else f"{row['process']}/standard/audit/samples.png")
             if row["seed"] == 0:
-                picture(place, f"results/{picture_name(row)}", colours=256)
+                aim = Aim(**{key: row[key] for key in ("process", "origin", "method", "seed")})
+                picture(folder / aim.key / "samples.png", f"results/{picture_name(row)}", colours=256)
     results = json.loads(STORED.read_text())
     made = {
         "findings": bullets(findings(results)),

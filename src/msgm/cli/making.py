@@ -63,7 +63,8 @@ def train(
         out: folder for the model, its record and log.jsonl.
         data: demo (in the package), mnist, an image folder, or a Parquet file.
         sde: the forward process.
-        network: small-16, small-28, small-32, paper-28, paper-32 or paper-64; auto: the small one of the images' size.
+        network: small-16, -28, -32 or -64, gpu-28, -32 or -64, paper-28, -32 or -64; auto: the small one of the images'
+            size.
         prediction: what the network's output means.
         forget: rule of what to forget, as "label in [3, 7]".
         method: one of those that msgm methods lists.

@@ -6,11 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ..data import Source
 from ..errors import UserError
+
+Experiment = Literal[
+    "toy", "table2-mnist", "table7", "figure3", "figure4", "figure7", "mnist", "table2-cifar10", "table5", "table6",
+    "cifar10", "table2-celeba", "table2-stl10", "table2-airplane", "all",
+]  # fmt: skip
 
 
 def reproduce(
-    experiment: Literal["toy", "table2-cifar10", "table5", "table6", "cifar10"],
+    experiment: Experiment,
     *,
     out: Path,
     command: str,
@@ -21,30 +27,36 @@ def reproduce(
     seeds: int | None = None,
     seed: int = 0,
     threads: int | None = None,
+    workers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Make an experiment of the paper again: its table, its figures, a report.
 
-    toy: Table 1, Figures 1 and 2, with the exact answer beside every number. table2-cifar10, table5, table6: the rows
-    of these tables that CIFAR-10 fills, or all three by cifar10; they share their runs if they share the folder.
+    toy: Table 1, Figures 1 and 2, with the exact answer beside every number. The others train networks on images: the
+    rows of Table 2 that a data set fills (table2-airplane puts CIFAR-10's airplanes in the place of STL-10's), Tables
+    5, 6 and 7, Figures 3, 4 and 7; mnist and cifar10 are all that is about one data set, and share their runs, as
+    single ones do that share the folder. all: everything but the toy, each data set in a folder of its own.
 
     Args:
         experiment: which one.
-        out: folder for all of it; a table that is begun there is gone on with.
-        budget: small is made for a laptop; gpu for half an hour of a GPU (tables only); paper is as the paper.
-        data: folder of CIFAR-10 (tables only).
+        out: folder for all of it; tables that are begun there are gone on with.
+        budget: small is made for a laptop; gpu for a GPU (tables only); paper is as the paper.
+        data: folder of the images (tables only); for all, the one that holds mnist, cifar10, celeba and stl10.
         device: where the tables' networks are computed.
         minutes: of the tables, begin no further piece after so many, and save a training's state.
         seeds: runs of each objective of the toy (5 in the small budget), of each fine-tuning in the tables.
         seed: of everything random in the toy.
         threads: for the toy, processes of one thread each, by default one for each core; for the tables, CPU threads.
+        workers: of the tables, processes of one thread each; by default one for each core, and one on a GPU.
         resume: go on with a toy that was stopped.
         overwrite: replace what is in the output folder of the toy.
     """
     if experiment != "toy":
-        _tables(experiment, out, command, budget, data, device, minutes, seeds, threads)
+        _tables(experiment, out, command, budget, data, device, minutes, seeds, threads, workers)
         return
+    if workers is not None:
+        raise UserError("the toy takes --threads, its processes; leave out --workers")
     if budget == "gpu":
         raise UserError("the toy has no budget gpu; choose small or paper")
     from ..experiments.core.pool import cores
@@ -77,19 +89,46 @@ def _tables(
     minutes: float | None,
     seeds: int | None,
     threads: int | None,
+    workers: int | None,
 ) -> None:
+    from ..experiments.core.pool import cores
     from ..experiments.paper.budgets import BUDGETS
     from ..experiments.paper.main import reproduce as make
-    from ..experiments.paper.tables import TABLES
+    from ..experiments.paper.tables import GROUPS, TABLES
     from .options import hardware
 
     if data is None:
         raise UserError(f"{name} needs the folder of its images; give it with --data")
-    hardware(threads)
-    chosen = BUDGETS[budget] if seeds is None else replace(BUDGETS[budget], seeds=seeds)
-    names = list(TABLES) if name == "cifar10" else [name]
-    done = make(
-        names, out=out, data=data, budget=chosen, device=device, minutes=minutes, command=command,
-        say=lambda line: print(line, flush=True),
-    )  # fmt: skip
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds must be 1 or more; got {seeds}")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers must be 1 or more; got {workers}")
+    if workers is not None and threads is not None and workers > 1:
+        raise UserError("each of several --workers has one thread; leave out --threads")
+    number = workers or 1
+    if hardware(threads, device) == "cpu" and threads is None:
+        number = workers or cores()
+        hardware(1, device)
+    done = True
+    for part, folder, images in _parts(name, out, data):
+        names = GROUPS.get(part, (part,))
+        request = TABLES[names[0]].request
+        chosen = BUDGETS[budget][request.data]
+        chosen = chosen if seeds is None else replace(chosen, seeds=seeds)
+        done &= make(
+            names, out=folder, data=Source(images, size=chosen.image_size), budget=chosen, device=device,
+            workers=number, minutes=minutes, command=command, say=lambda line: print(line, flush=True),
+        )  # fmt: skip
     print(f"{'all is done' if done else 'not all is done; the same command goes on'}: {out}")
+
+
+def _parts(name: str, out: Path, data: str) -> list[tuple[str, Path, str]]:
+    """What ``name`` means: an experiment, its folder and its images, once or several times."""
+    if name != "all":
+        return [(name, out, data)]
+    root = Path(data)
+    stl = ("table2-stl10", "stl10") if (root / "stl10").is_dir() else ("table2-airplane", "cifar10")
+    wanted = (("mnist", "mnist"), ("cifar10", "cifar10"), ("table2-celeba", "celeba"), stl)
+    if missing := [folder for _, folder in wanted if not (root / folder).is_dir()]:
+        raise UserError(f"{data} has no folder {', '.join(missing)}; all needs mnist, cifar10 and celeba")
+    return [(part, out / part, str(root / folder)) for part, folder in wanted]

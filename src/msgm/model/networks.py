@@ -53,7 +53,10 @@ PRESETS: dict[str, UNetPreset] = {
     "small-16": UNetPreset(size=16, patch=1, channels=(32, 64), attention=(8,)),
     "small-28": UNetPreset(size=28, patch=2, channels=(24, 48), attention=(7,)),
     "small-32": UNetPreset(size=32, patch=2, channels=(32, 64), attention=(8,)),
+    "small-64": UNetPreset(size=64, patch=4, channels=(32, 64), attention=(8,)),
     # Made for a GPU: 14.7 M parameters, below 30 MB in half precision.
+    "gpu-28": UNetPreset(size=28, patch=1, channels=(64, 128, 256), attention=(14,), blocks=2, head_dim=64, groups=32),
+    "gpu-64": UNetPreset(size=64, patch=2, channels=(64, 128, 256), attention=(16,), blocks=2, head_dim=64, groups=32),
     "gpu-32": UNetPreset(size=32, patch=1, channels=(64, 128, 256), attention=(16,), blocks=2, head_dim=64, groups=32),
     # The paper's networks: 128 channels x (1, 2, 2, 2), two residual blocks, attention at 16x16 (Ho et al. 2020: 35.7 M
     # weights); for MNIST a level less, as 28 can be halved twice.

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ...forgetting.methods import Method
 from ...metrics.renoise import evaluations
 from ...model.score import ScoreModel
+from ...training.settings import TrainSettings
 from .evaluate import EvaluateSettings
 from .jobs import Job, inputs
 
@@ -20,22 +22,30 @@ DIVERGENCE = 3
 
 
 def trained(job: Job) -> float:
-    """Images that a run trains on, of both sets; on a step with two gradients they count more."""
-    if job.method is None or job.refusal:
-        return 0.0
-    due = [job.method.forget is not None and job.method.combine.due(step) for step in range(job.settings.steps)]
+    """Images that a run trains on; see `images`."""
+    return 0.0 if job.method is None or job.refusal else images(job.method, job.settings)
+
+
+def images(method: Method, settings: TrainSettings) -> float:
+    """Images that a training takes, of both sets; on a step with two gradients they count more."""
+    due = [method.forget is not None and method.combine.due(step) for step in range(settings.steps)]
     zero = torch.zeros(())
-    parts = len(job.method.combine.parts(zero, zero))
+    parts = len(method.combine.parts(zero, zero))
     both = 2 * (1 + BACKWARD * (parts - 1))
-    return float(job.settings.batch * sum(both if forget else 1 for forget in due))
+    return float(settings.batch * sum(both if forget else 1 for forget in due))
 
 
 def evaluated(settings: EvaluateSettings, model: ScoreModel) -> float:
     """Evaluations of the network in an audit, image by image: samples, likelihoods of both sets, renoising."""
-    # Four evaluations a step, eight in the check, which has twice the steps.
-    likelihood = 2 * (4 * settings.nll_images + 8 * min(settings.nll_check, settings.nll_images)) * settings.nll_steps
     back = 2 * settings.renoise_images * evaluations(model) if settings.renoise_images else 0
-    return settings.n * settings.build(model).nfe + DIVERGENCE * likelihood * bool(settings.nll_images) + back
+    own = likelihoods(settings.nll_images, settings.nll_steps, settings.nll_check) if settings.nll_images else 0
+    return settings.n * settings.build(model).nfe + own + back
+
+
+def likelihoods(n: int, steps: int, check: int) -> int:
+    """Evaluations of the network that the likelihoods of so many images of each set cost, ``check`` of them twice."""
+    # Four evaluations a step, eight in the check, which has twice the steps.
+    return DIVERGENCE * 2 * (4 * n + 8 * min(check, n)) * steps
 
 
 def looked(job: Job, model: ScoreModel) -> float:
@@ -83,9 +93,14 @@ def forecast(jobs: Sequence[Job], workers: int) -> str:
     torch.set_num_threads(threads)
     workers = min(workers, len(jobs))
     seconds = sum(trained(job) / training + looked(job, model) / evaluation for job in jobs) / workers
+    return said(len(jobs), workers, seconds, training, evaluation)
+
+
+def said(runs: int, workers: int, seconds: float, training: float, evaluation: float) -> str:
+    """The line of a forecast."""
     length = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} seconds"
     return (
-        f"{_number(len(jobs), 'run')} on {_number(workers, 'process', 'es')}, about {length} (a process trains on "
+        f"{_number(runs, 'run')} on {_number(workers, 'process', 'es')}, about {length} (a process trains on "
         f"{training:.0f} images a second here and evaluates {evaluation:.0f})"
     )
 

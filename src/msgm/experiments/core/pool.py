@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -24,8 +24,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(pieces: Sequence[Piece], *, workers: int, tick: Tick) -> None:
+def run_all(
+    pieces: Sequence[Piece], *, workers: int, tick: Tick, ended: Callable[[Piece], object] = lambda piece: None
+) -> None:
     """Do each piece, on ``workers`` processes (in this one if there is one only); what they tell is told here.
+
+    ``ended`` is told of each piece that is done.
 
     An error of any ends all. Ctrl-C, or SIGINT to this process alone, ends all, too: training saves its state after the
     step, and what was stored stays. However this process ends, SIGKILL included, its workers end with it.
@@ -34,19 +38,20 @@ def run_all(pieces: Sequence[Piece], *, workers: int, tick: Tick) -> None:
         if workers == 1 or len(pieces) < 2:
             for piece in pieces:
                 piece.do(tick)
+                ended(piece)
         else:
             with _workers(min(workers, len(pieces))) as lines:
-                _spread(pieces, lines, tick)
+                _spread(pieces, lines, tick, ended)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what is finished is kept", resumable=True) from None
 
 
-def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick) -> None:
+def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick, ended: Callable[[Piece], object]) -> None:
     """Give each worker a piece, and the next one when it has done it."""
     waiting = iter(pieces)
-    busy = set(lines)
-    for line in lines:
-        line.send(next(waiting))
+    busy = {line: next(waiting) for line in lines}
+    for line, piece in busy.items():
+        line.send(piece)
     while busy:
         ready = wait(list(busy))
         for line in [line for line in lines if line in ready]:
@@ -64,10 +69,11 @@ def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick) ->
                 raise KeyboardInterrupt
             elif said == "failed":
                 raise more[0]
-            elif (piece := next(waiting, None)) is not None:
-                line.send(piece)
             else:
-                busy.remove(line)
+                ended(busy.pop(line))
+                if (following := next(waiting, None)) is not None:
+                    busy[line] = following
+                    line.send(following)
 
 
 @contextmanager

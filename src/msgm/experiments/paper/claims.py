@@ -5,7 +5,7 @@ Two numbers are told apart where their 95 % intervals do not meet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -29,7 +29,7 @@ from .report import (
     share,
     where,
 )  # fmt: skip
-from .tables import METHODS, TABLES, Part
+from .tables import METHODS, TABLES, Part, Printed
 
 Verdict = Literal[
     "confirmed at this budget", "not confirmed at this budget", "contradicted at this budget", "not run yet"
@@ -130,27 +130,35 @@ def agreements(results: Results) -> list[str]:
     """For each part that was run, how many pairs of the paper's methods are in its order."""
     found = []
     for part in (part for name in results["tables"] for part in TABLES[name].parts):
-        names = [name for name in METHODS if rows(results, part, name)]
+        names = [name for name in part.methods if rows(results, part, name)]
         if len(names) < 2:
             continue
         if part.rates:
             ours = {name: bounds(ratio(results, part, name)) for name in names}
-            found.append(_agreement(f"{where(part)}, unlearning ratio", ours, list(part.rates.values())[-1]))
+            found.append(
+                _agreement(f"{where(part)}, unlearning ratio", ours, _by_name(part, list(part.rates.values())[-1]))
+            )
         if part.nll:
             ours = {name: likelihood(results, part, name, "forget") for name in names}
-            found.append(_agreement(f"{where(part)}, likelihood of the forgotten", ours, part.nll["forget"]))
+            found.append(
+                _agreement(f"{where(part)}, likelihood of the forgotten", ours, _by_name(part, part.nll["forget"]))
+            )
     return found
 
 
-def _agreement(about: str, ours: Mapping[str, Bounds | None], printed: Sequence[float]) -> str:
+def _by_name(part: Part, printed: Printed) -> dict[str, float]:
+    return {name: value for name, value in zip(part.methods, printed, strict=True) if value is not None}
+
+
+def _agreement(about: str, ours: Mapping[str, Bounds | None], printed: Mapping[str, float]) -> str:
     agree: list[str] = []
     against: list[str] = []
-    pairs = list(combinations(ours, 2))
+    pairs = [(a, b) for a, b in combinations(ours, 2) if a in printed and b in printed]
     for a, b in pairs:
         first, second = ours[a], ours[b]
         if first is None or second is None or not (first.below(second) or second.below(first)):
             continue
-        same = (first.value - second.value) * (printed[METHODS.index(a)] - printed[METHODS.index(b)]) > 0
+        same = (first.value - second.value) * (printed[a] - printed[b]) > 0
         (agree if same else against).append(f"{NAMES[a]} and {NAMES[b]}")
     left = len(pairs) - len(agree) - len(against)
     said = f" ({'; '.join(against)})" if against else ""

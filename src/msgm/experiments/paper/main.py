@@ -2,97 +2,105 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ...data import Source
 from ...errors import Interrupted, UserError
 from ...folders import lock
+from ...progress import bar
 from ...report.page import commit, write_json
 from ...storage import place
 from ...training.runtime import Runtime
-from ..core.pieces import begun
+from ..core.pieces import Piece, prepare
+from ..core.pool import run_all
 from .budgets import Budget
-from .pieces import Deadline, Piece, Work, pieces
+from .cost import priced
+from .pieces import aims, stages
 from .tables import TABLES, Table
-
-GRID = "grid.json"
+from .work import JUDGE, SPEED, Deadline, Work
 
 
 def reproduce(
     names: Sequence[str],
     *,
     out: Path,
-    data: str,
+    data: Source,
     budget: Budget,
     device: str = "auto",
+    workers: int = 1,
     minutes: float | None = None,
     command: str = "",
     say: Callable[[str], object] = print,
+    progress: bool = True,
 ) -> bool:
     """Do the pieces that these tables need and that ``out`` does not hold yet; whether all of them are done.
 
-    ``out/results.json`` has what is known afterwards. After ``minutes`` no piece is begun, and a training
-    saves its state; the next call goes on from there. Raises UserError for unknown tables, and where ``out`` was begun
-    with other data or another budget.
+    ``names`` are of tables about one request. ``out/results.json`` has what is known afterwards. After ``minutes`` no
+    piece is begun, and a training saves its state; the next call goes on from there. Raises UserError, before any
+    work, for unknown tables, where a piece in ``out`` was begun with other data or another budget, and where another
+    process is at work there.
     """
     if unknown := set(names) - set(TABLES):
         raise UserError(f"no table {', '.join(sorted(unknown))}; known: {', '.join(TABLES)}")
-    path, deadline, tables = place(out), Deadline(minutes), [TABLES[name] for name in names]
+    if workers < 1:
+        raise UserError(f"workers must be 1 or more; got {workers}")
+    tables = [TABLES[name] for name in names]
     runtime = Runtime.choose(device, precision=budget.precision, compile=budget.compile)
     work = Work(
-        out=out, budget=budget, request=tables[0].request, place=data, runtime=runtime, deadline=deadline,
-        command=command,
+        out=place(out), budget=budget, request=tables[0].request, data=data, runtime=runtime,
+        deadline=Deadline(minutes), command=command,
     )  # fmt: skip
-    identity = {
-        "budget": asdict(budget),
-        "request": asdict(work.request),
-        "data": [images.digest for images in work.data],
-    }
-    path.mkdir(parents=True, exist_ok=True)
-    with lock(path):
-        if not begun(out / GRID, identity):
-            write_json(out / GRID, identity)
-        finished = _go(work, pieces(tables, budget), say)
-        write_json(out / "results.json", collected(work, tables))
-    return finished
-
-
-def _go(work: Work, todo: Sequence[Piece], say: Callable[[str], object]) -> bool:
-    finished = True
-    for number, piece in enumerate(todo, start=1):
-        head = f"{datetime.now():%H:%M:%S}  {number} of {len(todo)}  {piece.key}"
-        if work.result(piece) is not None:
-            continue
-        if work.deadline.passed:
-            say(f"{head}: time is up; the next call begins here")
-            return False
-        say(head)
-        began = time.monotonic()
+    all_stages = stages(work, tables)
+    out.mkdir(parents=True, exist_ok=True)
+    with lock(out):
+        left = prepare([piece for stage in all_stages for piece in stage], resume=True)
         try:
-            work.do(piece)
-        except Interrupted as stopped:  # by the deadline, or by Ctrl-C
+            _go(work, tables, all_stages, left, min(workers, max(1, len(left))), say, progress)
+        except Interrupted:
             if not work.deadline.passed:
                 raise
-            say(f"{head}: {stopped}")
-            return False
-        except Exception:  # the others go on; this one is tried again by the next call
-            say(f"{head}: FAILED\n{traceback.format_exc()}")
-            finished = False
-            continue
-        say(f"{head}: {time.monotonic() - began:.1f} s{_brief(work, piece)}")
-    return finished
+            say("time is up; the next call goes on")
+        finally:
+            write_json(out / "results.json", collected(work, tables))
+    return all(piece.done for stage in all_stages for piece in stage)
 
 
-def _brief(work: Work, piece: Piece) -> str:
-    found = work.result(piece) or {}
-    if piece.kind == "judge":
-        return f"; {found['accuracy']:.1%} right, {found['real_called_junk']:.1%} of real images called junk"
-    if piece.kind == "speed":
+def _go(
+    work: Work,
+    tables: Sequence[Table],
+    all_stages: Sequence[Sequence[Piece]],
+    left: Sequence[Piece],
+    workers: int,
+    say: Callable[[str], object],
+    progress: bool,
+) -> None:
+    """Stage by stage, a line for each piece as it ends."""
+    with_costs, forecast = priced(work, tables, left, workers)
+    say(forecast)
+    total, number = sum(map(len, all_stages)), sum(map(len, all_stages)) - len(left)
+
+    def ended(piece: Piece) -> None:
+        nonlocal number
+        number += 1
+        say(f"{datetime.now():%H:%M:%S}  {number} of {total}  {piece.key}{brief(work, piece)}")
+
+    with bar("The paper's tables", sum(piece.cost for piece in with_costs), show=progress) as tick:
+        for stage in all_stages:
+            keys = {piece.key for piece in stage}
+            run_all([piece for piece in with_costs if piece.key in keys], workers=workers, tick=tick, ended=ended)
+
+
+def brief(work: Work, piece: Piece) -> str:
+    """What a finished piece found, for its line."""
+    found = piece.result
+    took = f": {found['piece_seconds']:.0f} s"
+    if piece.key == JUDGE:
+        return f"{took}; {found['accuracy']:.1%} right, {found['real_called_junk']:.1%} of real images called junk"
+    if piece.key == SPEED:
         rates = {**found["steps_per_second"], **found["samples_per_second"]}
         lines = [f"{name:<32}{rate:12.1f} a second" for name, rate in rates.items()]
         lines += [
@@ -101,8 +109,8 @@ def _brief(work: Work, piece: Piece) -> str:
             f"{found['parameters'] / 1e6:.1f} M parameters; seconds to the first timed step: {found['start_seconds']}",
             *(f"{name} FAILED: {why}" for name, why in found["failed"].items()),
         ]
-        return "\n    ".join(["", *lines])
-    if piece.kind == "audit":
+        return "\n    ".join([took, *lines])
+    if "draws" in found:
         forget = [work.request.names[label] for label in max(work.request.groups.values(), key=len)]
         shares = ", ".join(
             f"{name} UR {sum(draw['counts'].get(f, 0) for f in forget) / draw['n']:.2%} "
@@ -110,27 +118,26 @@ def _brief(work: Work, piece: Piece) -> str:
             for name, draw in found["draws"].items()
         )
         nll = ", ".join(f"{v['bits_per_dim'] or float('nan'):.3f}" for v in found["nll"].values())
-        return f"; {shares}; NLL {nll}"
-    return f"; {found['settings']['steps']} steps, {found['status']}"
+        return f"{took}; {shares}; NLL {nll}; {found['made']['status']}"
+    return f"{took}; {found['settings']['steps']} steps, {found['status']}"
 
 
 def collected(work: Work, tables: Sequence[Table]) -> dict[str, Any]:
     """All that is known: a row for each model that was measured, the judge's own errors, the machine's speed."""
-    rows = []
-    for piece in pieces(tables, work.budget):
-        made, audit = work.result(piece.of("model")), work.result(piece.of("audit"))
-        if piece.kind == "audit" and made and audit:
-            keys = {"process": piece.process, "origin": piece.origin, "method": piece.method, "seed": piece.seed}
-            rows.append({**keys, "made": made, "draws": audit["draws"], "nll": audit["nll"]})
+    pieces = {piece.key: piece for stage in stages(work, tables) for piece in stage}
+    done = {key: piece.result for key, piece in pieces.items() if piece.done}
+    fields = ("process", "origin", "method", "seed", "made", "draws", "nll")
     return {
         "command": work.command,
         "commit": commit(),
         "date": f"{datetime.now():%Y-%m-%d}",
         "tables": [table.name for table in tables],
         "budget": asdict(work.budget),
-        "request": asdict(tables[0].request),
+        "request": asdict(work.request),
         "device": work.runtime.to_dict(),
-        "judge": work.result(Piece(key="judge", kind="judge")),
-        "speed": work.result(Piece(key="speed", kind="speed")),
-        "rows": rows,
+        "judge": done.get(JUDGE),
+        "speed": done.get(SPEED),
+        "rows": [
+            {field: done[aim.key][field] for field in fields} for aim in aims(tables, work.budget) if aim.key in done
+        ],
     }

@@ -14,13 +14,15 @@ from ...metrics import quantities
 from ...metrics.measured import Measured
 from ...report.tables import Sheet
 from ..core.seeds import mean_measured
-from .tables import METHODS, TABLES, Part, Table
+from .tables import TABLES, Part, Printed, Table
 
 Results = Mapping[str, Any]
 
 NAMES = {
     "standard": "Standard", "orthogonal": "Orthogonal", "obtuse": "Obtuse", "unseen": "Unseen",
-    "erasediff": "EraseDiff",
+    "erasediff": "EraseDiff", "orthogonal alpha=0.7": "Orthogonal, alpha 0.7",
+    "orthogonal alpha=0.9": "Orthogonal, alpha 0.9",
+    "orthogonal alpha=0.7 every=1": "Orthogonal, alpha 0.7, every step",
 }  # fmt: skip
 MISSING = "not run yet"
 
@@ -51,8 +53,8 @@ def where(part: Part) -> str:
 
 
 def parts(results: Results) -> list[Part]:
-    """One for each process and origin of the tables."""
-    found = {(part.process, part.origin): part for name in results["tables"] for part in TABLES[name].parts}
+    """One for each process, origin and set of methods of the tables."""
+    found = {(p.process, p.origin, p.methods): p for name in results["tables"] for p in TABLES[name].parts}
     return list(found.values())
 
 
@@ -67,9 +69,8 @@ def rows(results: Results, part: Part, method: str) -> list[Mapping[str, Any]]:
 
 
 def methods(results: Results, part: Part) -> list[str]:
-    """The paper's methods, then ours that were run."""
-    ours = dict.fromkeys(row["method"] for row in results["rows"] if row["method"] not in METHODS)
-    return [*METHODS, *(name for name in ours if rows(results, part, name))]
+    """The Standard model, the paper's other methods, then ours that were run."""
+    return list(dict.fromkeys(["standard", *part.methods, *(m for m in part.ours if rows(results, part, m))]))
 
 
 def run(results: Results, part: Part) -> list[str]:
@@ -155,7 +156,7 @@ def sheets(results: Results) -> list[Sheet]:
 
 
 def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
-    title = f"{table.title.split(',')[0]}, CIFAR-10, {where(part)}"
+    title = f"{table.title.split(':')[0].split(' (')[0]}, {where(part)}"
     names = methods(results, part)
     heads = ["", *map(name_of, names)]
     found = []
@@ -166,7 +167,7 @@ def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
             for draw in draws(results):
                 cells = [_text(share(results, part, name, wanted, draw)) for name in names]
                 lines.append([f"{group}, {draw}", *cells])
-            lines.append([f"{group}, paper", *(_printed(printed, name) for name in names)])
+            lines.append([f"{group}, paper", *(_printed(part, printed, name) for name in names)])
         legend = "Unlearning ratio in %, with its 95 % interval, by two samplers."
         found.append(Sheet(title=f"{title}: unlearning ratio", headings=heads, rows=lines, legend=legend))
     if part.nll:
@@ -177,7 +178,7 @@ def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
             lines += [
                 [side, *map(_bits, measured)],
                 [f"{side}, change at twice the steps", *map(_change, measured)],
-                [f"{side}, paper", *(_printed(printed, name) for name in names)],
+                [f"{side}, paper", *(_printed(part, printed, name) for name in names)],
             ]
         audit = results["budget"]["audit"]
         legend = (
@@ -269,8 +270,11 @@ def _change(found: Bounds | None) -> str:
     return "" if found is None else f"{found.change:+.3f}"
 
 
-def _printed(values: Sequence[float], method: str) -> str:
-    return f"{values[METHODS.index(method)]:g}" if method in METHODS else ""
+def _printed(part: Part, values: Printed, method: str) -> str:
+    if method not in part.methods:
+        return ""
+    value = values[part.methods.index(method)]
+    return "/" if value is None else f"{value:g}"
 
 
 def _mean(values: Sequence[float]) -> float:

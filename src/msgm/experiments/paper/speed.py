@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ...data import Images, Split
-from ...forgetting.methods import METHODS
 from ...likelihood import log_likelihood
 from ...model.score import ScoreModel
 from ...sampling import build
@@ -20,6 +19,7 @@ from ...training.loop import train, unlearn
 from ...training.runs import RunSpec
 from ...training.runtime import Runtime
 from .budgets import Budget
+from .tables import recipe
 
 WARM, TIMED = 10, 40
 """Steps before the clock starts (the network is compiled in the first), and those that are timed."""
@@ -89,7 +89,14 @@ def operations(model: ScoreModel) -> float:
 
 
 def measure(
-    model: ScoreModel, *, budget: Budget, split: Split, test: Images, run: RunSpec, runtime: Runtime
+    model: ScoreModel,
+    *,
+    budget: Budget,
+    methods: Sequence[str],
+    split: Split,
+    test: Images,
+    run: RunSpec,
+    runtime: Runtime,
 ) -> dict[str, Any]:
     """Training (compiled and not), fine-tuning by each method, sampling and likelihood, each as it is really done.
 
@@ -109,18 +116,18 @@ def measure(
         clock = Clock(device, WARM, TIMED)
         settings = replace(kind.train, **short)  # type: ignore[arg-type]
         how = replace(run, compile=compile)
-        train(copy.deepcopy(model), split, method=METHODS["standard"](), settings=settings, run=how, watch=clock)
+        train(copy.deepcopy(model), split, method=recipe("standard"), settings=settings, run=how, watch=clock)
         note("train" if compile == budget.compile else "train, not compiled", clock)
-    for name in budget.methods:
+    for name in methods:
         clock = Clock(device, WARM, TIMED)
         tune = replace(kind.tune, **short)  # type: ignore[arg-type]
         try:
-            unlearn(model, split, method=METHODS[name](), settings=tune, run=run, watch=clock)
+            unlearn(model, split, method=recipe(name), settings=tune, run=run, watch=clock)
         except Exception as problem:  # one method must not keep the others from being sized
             failed[name] = repr(problem)
         else:
             note(name, clock)
-    tuned = [rates[name] for name in budget.methods if name in rates]
+    tuned = [rates[name] for name in methods if name in rates]
     rates["tune"] = len(tuned) / sum(1 / rate for rate in tuned)
 
     flops, top = operations(model), peak(device, budget.precision)

@@ -1,4 +1,4 @@
-"""The paper's tables as data: which models each compares, on which request, and what is printed there."""
+"""The paper's tables and figures as data: the models each compares, on which request, and what is printed there."""
 
 from __future__ import annotations
 
@@ -6,49 +6,100 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-ProcessName = Literal["vp", "ddpm"]
+from ...choice import Choice
+from ...forgetting.methods import METHODS as RECIPES
+from ...forgetting.methods import Method
+
+ProcessName = Literal["ve", "vp", "ddpm"]
 Origin = Literal["tuned", "scratch"]
 
 METHODS = ("standard", "orthogonal", "obtuse", "unseen", "erasediff")
 """Those that the paper compares, in its order."""
+OURS = ("deflect", "steer")
+
+VARIANTS = {
+    str(variant): variant
+    for variant in (
+        Choice.of("orthogonal", alpha=0.7),
+        Choice.of("orthogonal", alpha=0.9),
+        Choice.of("orthogonal", alpha=0.7, every=1),
+    )
+}
+
+
+def recipe(name: str) -> Method:
+    """The method of this name as it stands, or with the options of `VARIANTS`."""
+    return VARIANTS.get(name, Choice(name)).maker("method", RECIPES)()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Images and what is to be forgotten of them; ``groups`` are what a table counts: classes, alone and together."""
+    """Images and what is to be forgotten of them; ``groups`` are what a table counts: classes, alone and together.
+
+    ``names`` are of all values of ``column``, in their order. Without ``pictures`` no sample may be shown: the images'
+    licence, and the people on them, forbid it.
+    """
 
     data: str
     rule: str
     names: tuple[str, ...]
-    """Of all labels, in their order."""
     groups: Mapping[str, tuple[int, ...]]
+    column: str = "label"
+    pictures: bool = True
 
 
+MNIST = Request(
+    data="mnist",
+    rule="label in [3, 7]",
+    names=tuple("0123456789"),
+    groups={"3": (3,), "7": (7,), "3 and 7": (3, 7)},
+)
 CIFAR10 = Request(
     data="cifar10",
     rule="label in [1, 5]",
     names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
     groups={"automobile": (1,), "dog": (5,), "automobile and dog": (1, 5)},
 )
+STL10 = Request(
+    data="stl10",
+    rule="label == 0",
+    names=("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+    groups={"airplane": (0,)},
+)
+AIRPLANE = Request(data="cifar10-airplane", rule="label == 0", names=CIFAR10.names, groups={"airplane": (0,)})
+CELEBA = Request(
+    data="celeba",
+    rule="Bangs == 1",
+    names=("no bangs", "bangs"),
+    groups={"bangs": (1,)},
+    column="Bangs",
+    pictures=False,
+)
+
+
+Printed = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """The rows of a table that are about one process.
 
-    ``rates`` are the paper's unlearning ratios in per cent, by group in the order of `METHODS`; ``nll`` its
+    ``methods`` are the table's columns, ``ours`` what is compared with them where models are fine-tuned. ``rates`` are
+    the paper's unlearning ratios in per cent, by group in the order of ``methods`` (None: not printed); ``nll`` its
     likelihoods in bits/dim, of retained and of forget test images.
     """
 
     process: ProcessName
     origin: Origin
-    rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    nll: Mapping[Literal["retain", "forget"], tuple[float, ...]] = field(default_factory=dict)
+    methods: tuple[str, ...] = METHODS
+    ours: tuple[str, ...] = OURS
+    rates: Mapping[str, Printed] = field(default_factory=dict)
+    nll: Mapping[Literal["retain", "forget"], Printed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table of the paper, or the rows of it that one data set fills."""
+    """One table or figure of the paper, or the rows of it that one data set fills."""
 
     name: str
     title: str
@@ -57,9 +108,83 @@ class Table:
     note: str = ""
 
 
+_ALPHAS = ("orthogonal alpha=0.7", "orthogonal alpha=0.9", "orthogonal", "unseen")
+_AIRPLANE = (
+    Part(
+        process="vp",
+        origin="scratch",
+        rates={"airplane": (12.1, 2.4, 3.6, 3.8, None)},
+        nll={"retain": (2.90, 2.90, 2.92, 2.90, None), "forget": (2.19, 8.94, 9.25, 2.32, None)},
+    ),
+    Part(process="vp", origin="tuned"),
+)
+
 TABLES = {
     table.name: table
     for table in (
+        Table(
+            name="table2-mnist",
+            title="Table 2, MNIST (VE)",
+            request=MNIST,
+            parts=(
+                Part(process="ve", origin="tuned"),
+                Part(
+                    process="ve",
+                    origin="scratch",
+                    rates={
+                        "3": (11.0, 0.4, 1.5, 1.8, 1.4),
+                        "7": (15.8, 0.8, 3.6, 2.3, 1.1),
+                        "3 and 7": (26.8, 1.2, 5.1, 4.1, 2.5),
+                    },
+                    nll={"retain": (2.82, 3.92, 3.70, 3.07, 3.30), "forget": (2.78, 13.23, 12.08, 3.01, 3.74)},
+                ),
+            ),
+            note="The paper has no fine-tuned models of MNIST.",
+        ),
+        Table(
+            name="table7",
+            title="Table 7, MNIST: alpha (VE, Orthogonal)",
+            request=MNIST,
+            parts=(
+                Part(
+                    process="ve",
+                    origin="tuned",
+                    methods=_ALPHAS,
+                    ours=(),
+                    rates={"3": (0.7, 0.5, 0.4, 1.8), "7": (1.2, 0.9, 0.8, 2.3), "3 and 7": (1.9, 1.4, 1.2, 4.1)},
+                    nll={"retain": (4.17, 4.05, 3.92, 3.07), "forget": (13.32, 13.88, 14.75, 3.01)},
+                ),
+            ),
+            note=(
+                "The paper's columns for 0.99 and 1 are those of its Table 2, models trained from scratch; ours are "
+                "fine-tuned. Its D_f for 0.99 is 14.75 here and 13.23 there."
+            ),
+        ),
+        Table(
+            name="figure3",
+            title="Figure 3: what Unseen still generates (MNIST, VE, trained from scratch)",
+            request=MNIST,
+            parts=(Part(process="ve", origin="scratch", methods=("unseen",), ours=()),),
+        ),
+        Table(
+            name="figure4",
+            title="Figure 4: samples of each method (MNIST, VE, trained from scratch)",
+            request=MNIST,
+            parts=(Part(process="ve", origin="scratch", methods=("unseen", "orthogonal", "obtuse"), ours=()),),
+        ),
+        Table(
+            name="figure7",
+            title="Figure 7, MNIST: a forget loss on every step, and on every fourth (VE, Orthogonal, alpha 0.7)",
+            request=MNIST,
+            parts=(
+                Part(
+                    process="ve",
+                    origin="tuned",
+                    methods=("orthogonal alpha=0.7 every=1", "orthogonal alpha=0.7"),
+                    ours=(),
+                ),
+            ),
+        ),
         Table(
             name="table2-cifar10",
             title="Table 2, CIFAR-10: trained again from scratch (VP)",
@@ -118,5 +243,28 @@ TABLES = {
                 ),
             ),
         ),
+        Table(
+            name="table2-celeba",
+            title="Tables 2 and 6, CelebA: Bangs (VP)",
+            request=CELEBA,
+            parts=(
+                Part(process="vp", origin="tuned", rates={"bangs": (19.6, 2.6, 0.1, 6.7, None)}),
+                Part(process="vp", origin="scratch", rates={"bangs": (19.6, 3.5, 0.7, 6.7, None)}),
+            ),
+        ),
+        Table(name="table2-stl10", title="Table 2, STL-10: airplanes (VP)", request=STL10, parts=_AIRPLANE),
+        Table(
+            name="table2-airplane",
+            title="Table 2, STL-10's airplanes on CIFAR-10 (VP), a stand-in",
+            request=AIRPLANE,
+            parts=_AIRPLANE,
+            note="A stand-in: these are CIFAR-10's airplanes, and the paper's numbers are of STL-10.",
+        ),
     )
 }
+
+GROUPS = {
+    "mnist": ("table2-mnist", "table7", "figure3", "figure4", "figure7"),
+    "cifar10": ("table2-cifar10", "table5", "table6"),
+}
+"""Tables that are about one request and share their runs: made together they are one grid."""
