@@ -38,9 +38,11 @@ def measured(results: dict[str, Any]) -> str:
         "variant", "UR % [95 %]", "junk %", "retained %", "Fréchet", "NLL retained", "NLL forgotten", "images seen",
         "seconds", "front", "status",
     ]  # fmt: skip
-    rows = []
-    for row in results["rows"]:
-        found = Result.from_dict(row)
+    every, rows = [Result.from_dict(row) for row in results["rows"]], []
+    # What older results had not measured has no column in their tables.
+    more = [q for q in (quantities.BENT, *quantities.BACK.values()) if any(found.get(q) for found in every)]
+    headings[5:5] = [f"{q.name} %" for q in more]
+    for row, found in zip(results["rows"], every, strict=True):
         junk, retained, distance, images, seconds = (
             each.number() if (each := found.get(quantity)) else "–"
             for quantity in (
@@ -53,7 +55,8 @@ def measured(results: dict[str, Any]) -> str:
         parent = "criteria" in results["budget"] and "front" not in row
         name = f"{row['method']} (the model itself)" if parent else row["model"]
         rows.append([
-            name, share(row), junk, retained, distance, nll, forgotten, images, seconds, front,
+            name, share(row), junk, retained, distance,
+            *(each.number() if (each := found.get(q)) else "–" for q in more), nll, forgotten, images, seconds, front,
             row.get("status", "finished"),
         ])  # fmt: skip
     return table(headings, rows)

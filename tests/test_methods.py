@@ -14,7 +14,7 @@ from msgm.errors import UserError
 from msgm.forgetting import methods
 from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Adaptive, Weighted
-from msgm.forgetting.methods import DEFAULT, METHODS, PARTS
+from msgm.forgetting.methods import AUTHORS, DEFAULT, METHODS, PARTS
 from msgm.forgetting.terms import Obtuse, Orthogonal, Redirect, UniformTarget
 from msgm.formats import load
 from msgm.formats.tensors import weights_sha256
@@ -33,6 +33,11 @@ def test_every_recipe_builds_under_its_own_name() -> None:
     assert [m.name for m in built] == list(METHODS) == names
     assert DEFAULT in METHODS
     assert all(recipe.__doc__ for recipe in METHODS.values()) and all(m.paper for m in built)
+
+
+def test_the_authors_settings_are_others_than_ours() -> None:
+    for name, options in AUTHORS.items():
+        assert METHODS[name](**options).to_dict() != METHODS[name]().to_dict()
 
 
 @pytest.mark.parametrize("name", METHODS)

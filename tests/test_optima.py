@@ -41,6 +41,7 @@ OBJECTIVES = {
     "obtuse-released": methods.obtuse(alpha=0.9, every=1, form="released_sign"),
     "erasediff": methods.erasediff(alpha=0.7),
     "steer": steer(0.6, Steer(margin=4.0)),
+    "steer-within-reach": steer(0.6, Steer(margin=4.0, reach=0.6)),
     "steer-as-noise": steer(0.8, Steer(margin=1.5, weighting="noise")),
     "steer-over-orthogonal": steer(0.6, Windows(above=Steer(margin=4.0), below=Orthogonal(), at=0.7, share=2.0)),
     "obtuse-over-steer": steer(0.6, Windows(above=Obtuse(window=2.0), below=Steer(margin=4.0), at=0.7)),
@@ -63,7 +64,7 @@ def known(term: ForgetTerm | None, sde: SDE) -> ForgetTerm | None:
         return FORGET.log_density(x, sde, t) - RETAIN.log_density(x, sde, t) + math.log(SHARE / (1 - SHARE))
 
     return Steered(
-        margin=term.margin, weighting=term.weighting, low=term.low, high=term.high, log_odds=log_odds,
+        margin=term.margin, reach=term.reach, weighting=term.weighting, low=term.low, high=term.high, log_odds=log_odds,
         before=both.as_model(sde),
     )  # fmt: skip
 

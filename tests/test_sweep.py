@@ -83,6 +83,10 @@ def test_lists_are_values_to_try() -> None:
         "orthogonal alpha=0.7 form=inner",
     ]
     assert both[1].options == (("alpha", 0.4), ("every", 1)) and folder_of(both[1]) == "redirect_alpha=0.4_every=1"
+    beside = variants([Choice("unseen"), Choice("erasediff"), Choice.of("obtuse", alpha=[0.5, 0.7])], authors=True)
+    assert [str(v) for v in beside] == [
+        "unseen", "erasediff", "obtuse alpha=0.5", "obtuse alpha=0.7", "erasediff alpha=0.909", "obtuse form=literal"
+    ]  # fmt: skip
     with pytest.raises(UserError, match="nothing to compare"):
         variants([Choice("standard")])
 

@@ -25,6 +25,7 @@ def sweep(
     forget: str,
     command: str,
     method: tuple[Annotated[Choice, METHODS, PARTS], ...] = (),
+    authors: bool = False,
     seeds: int = 3,
     data: Data = Data(),
     judge: str = EMBEDDED,
@@ -52,6 +53,7 @@ def sweep(
         forget: rule that selects what must not be generated.
         method: one to compare (msgm methods lists them), once for each; by default all. Its options follow it, and
             a list has values to try: --method deflect --method.contrast [4,8] --method unseen.
+        authors: add each of them with the settings of its authors, where they are others than its own.
         seeds: runs of each method and settings, with seed, seed + 1, ...
         data: the images; by default those that the model was trained on, read as they were then, if its record
             says it.
@@ -66,7 +68,7 @@ def sweep(
     """
     device = hardware(threads, device)
     ready(out, MADE, resume=resume, overwrite=overwrite)
-    recipes = {variant: build_method(variant) for variant in variants(method)}
+    recipes = {variant: build_method(variant) for variant in variants(method, authors=authors)}
     parent = read_model(model)
     source = data.of(parent)
     ForgetRequest(forget).split(images_of(parent, source, "train"))

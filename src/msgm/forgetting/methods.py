@@ -324,6 +324,17 @@ METHODS: dict[str, Callable[..., Method]] = {
 }  # fmt: skip
 DEFAULT = "deflect"
 
+AUTHORS: dict[str, dict[str, Any]] = {
+    # The released code fixes the weight of the forget loss at 0.1 beside 1 for the retain loss.
+    "erasediff": {"alpha": 0.909},
+    # k is at most 0.05.
+    "neggrad-plus": {"alpha": 0.952},
+    # Eq. 8 as printed.
+    "obtuse": {"form": "literal"},
+}
+"""Options as their authors printed or released them, of the recipes whose own are others. The learning rate and the
+number of steps are the run's, not the recipe's."""
+
 PARTS: dict[str, dict[str, Callable[..., Any]]] = {
     "forget": {
         "orthogonal": Orthogonal, "obtuse": Obtuse, "ascent": Ascent, "uniform": UniformTarget, "negated": Negated,

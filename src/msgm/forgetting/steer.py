@@ -26,17 +26,16 @@ class Steer(ForgetTerm):
 
     eps_0 is the prediction of the model before unlearning and m the ``margin``. It is guidance by a classifier
     (Dhariwal and Nichol 2021), put into the weights. With the exact P of a model of all the data, m = 0 is the retained
-    score, ``m_g = eps_0 - sigma grad log P_g``; m > 0 aims beyond it, at ``m_g + m P_f (m_g - m_f)``.
+    score, ``m_g = eps_0 - sigma grad log P_g``; m > 0 aims beyond it, at ``m_g + m P_f (m_g - m_f)``. Where x_t is sure
+    to be a forget image, that is far from all images there are; so the denoised image is moved by at most ``reach``, in
+    root mean square and units of sigma_data.
 
     The classifier is trained before the first step (`prepare`, `classifier.fit_classifier`), unless ``log_odds(y, r)``
     is given: log P(forget) - log P(retain) given ``y = x_t / alpha`` at the noise level r, (B,), differentiable in y.
-
-    Args:
-        margin: how far beyond the retained score to steer.
-        weighting: an error of the clean image, or of the noise.
     """
 
     margin: float = 10.0
+    reach: float = 1e6
     weighting: Weighting = "image"
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     log_odds: LogOdds | None = None
@@ -45,6 +44,8 @@ class Steer(ForgetTerm):
         super().__post_init__()
         if not 0 <= self.margin < math.inf:
             raise UserError(f"margin must be 0 or more, and finite; got {self.margin}")
+        if not 0 < self.reach < math.inf:
+            raise UserError(f"reach must be positive and finite, in units of sigma_data; got {self.reach}")
 
     @property
     def needs(self) -> str:
@@ -76,7 +77,13 @@ class Steered(Steer):
     def each(self, batch: Noised) -> Tensor:
         with torch.no_grad():
             before = self.before(batch.x, batch.t)
-        return aimed(batch, before - (1 + self.margin) * self.away(batch), self.weighting)
+        return aimed(batch, before - self.push(batch), self.weighting)
+
+    def push(self, batch: Noised) -> Tensor:
+        """(1 + m) sigma grad_x log P(retain | x_t), within ``reach``; (B, *)."""
+        push = (1 + self.margin) * self.away(batch)
+        moved = batch.ratio / batch.model.sigma_data * push.flatten(1).square().mean(1).sqrt()
+        return push * expand((self.reach / moved.clamp(min=1e-30)).clamp(max=1), push)
 
     def away(self, batch: Noised) -> Tensor:
         """sigma grad_x log P(retain | x_t), (B, *)."""

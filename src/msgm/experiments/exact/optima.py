@@ -10,7 +10,8 @@ loss ``alpha p_g E_g[L_g] + (1 - alpha) p_f E_f[L_f]`` is a function of the pred
     orthogonal, literal       (I + k / sigma^2 E_f[eps eps^T])^-1 m_g
     obtuse, literal           m_g - k / 2 m_f;  with the released sign m_g + k / 2 m_f
     obtuse, windowed          the minimiser of a convex function of the plane, by Newton's method (`_windowed`)
-    steer, exact classifier   m_g + m P_f (m_g - m_f) k v / (1 + k v), v = (r / sigma_data)^2 or 1, m its margin
+    steer, exact classifier   (m_g + k v (e_0 + p)) / (1 + k v), e_0 = P_g m_g + P_f m_f, p = (1 + m) P_f (m_g - m_f),
+                              cut to its reach, v = (r / sigma_data)^2 or 1, m its margin
     windows                   that of the term which acts at this noise level
 
 An L_f on every n-th step counts as 1/n of its weight.
@@ -80,9 +81,13 @@ def _noise(
     odds = forget.log_density(x, sde, t) - retain.log_density(x, sde, t)
     k = (weight * odds.exp())[:, None]
     if isinstance(term, Steer):
-        trust = (ratio / SIGMA_DATA).square().expand(len(x))[:, None] if term.weighting == "image" else 1.0
-        beyond = torch.sigmoid(odds + prior)[:, None] * (m - forget.noise(x, sde, t))
-        return m + term.margin * beyond * k * trust / (1 + k * trust)
+        level = (ratio / SIGMA_DATA).expand(len(x))[:, None]
+        away = torch.sigmoid(odds + prior)[:, None] * (m - forget.noise(x, sde, t))
+        push = (1 + term.margin) * away
+        size = level * push.square().mean(1, keepdim=True).sqrt()
+        push = push * (term.reach / size.clamp(min=1e-30)).clamp(max=1)
+        kv = k * level.square() if term.weighting == "image" else k
+        return (m + kv * (m - away + push)) / (1 + kv)
     if isinstance(term, UniformTarget):
         return (m + k / 2) / (1 + k)
     if isinstance(term, Obtuse):

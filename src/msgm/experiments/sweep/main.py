@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ...choice import Choice
 from ...errors import UserError
 from ...folders import Making, Opened, opened
-from ...forgetting.methods import METHODS, Method
+from ...forgetting.methods import AUTHORS, METHODS, Method
 from ...metrics.shares import forget_classes
 from ...report.page import commit, write_html, write_json
 from ...report.pareto import criteria, pareto_figure, undominated
@@ -54,11 +54,12 @@ class SweepEvaluation(EvaluateSettings):
     nll_check: int = 4
 
 
-def variants(asked: Sequence[Choice]) -> list[Choice]:
+def variants(asked: Sequence[Choice], *, authors: bool = False) -> list[Choice]:
     """What to train and compare: each of ``asked``, a list among its options standing for values to try.
 
-    Of several lists every combination is tried; nothing asked is all methods. ``standard`` is not among them: it
-    forgets nothing, and the model that all start from stands for it. Raises UserError where nothing is left.
+    Of several lists every combination is tried; nothing asked is all methods. ``authors`` adds each of them with the
+    settings of its authors, where they are others (`AUTHORS`). ``standard`` is not among them: it forgets nothing, and
+    the model that all start from stands for it. Raises UserError where nothing is left.
 
     >>> [str(v) for v in variants([Choice("unseen"), Choice.of("redirect", alpha=[0.4, 0.5])])]
     ['unseen', 'redirect alpha=0.4', 'redirect alpha=0.5']
@@ -69,6 +70,9 @@ def variants(asked: Sequence[Choice]) -> list[Choice]:
         for each in product(*(value if isinstance(value, list) else [value] for _, value in choice.options))
         if choice.name != "standard"
     ]
+    if authors:
+        names = dict.fromkeys(choice.name for choice in found)
+        found += [Choice.of(name, **AUTHORS[name]) for name in names if name in AUTHORS]
     if not found:
         raise UserError("there is nothing to compare with the model itself; name other methods than standard")
     return list(dict.fromkeys(found))
