@@ -48,9 +48,22 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
     counts = dict.fromkeys(("every", "samples", "neighbours", "subset", "steps", "checkpoints", "gap", "inner"), 9)
     shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share", "at"), 0.123)
     numbers = dict.fromkeys(
-        ("window", "clamp", "high", "strength", "threshold", "weight", "eta", "power", "rate", "contrast", "margin"),
+        (
+            "window",
+            "clamp",
+            "high",
+            "strength",
+            "threshold",
+            "weight",
+            "eta",
+            "power",
+            "rate",
+            "contrast",
+            "margin",
+            "reach",
+        ),
         7.0,
-    )
+    )  # fmt: skip
     for key, parameter in signature(recipe).parameters.items():
         options = {**counts, **shares, **numbers}
         if key == "form":

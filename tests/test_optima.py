@@ -30,6 +30,7 @@ def steer(alpha: float, term: ForgetTerm) -> Method:
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=1))
 
 
+FREE = Steer(margin=4.0, reach=1e6)
 OBJECTIVES = {
     "unseen": methods.unseen(),
     "orthogonal": methods.orthogonal(alpha=0.7, every=1),
@@ -40,11 +41,13 @@ OBJECTIVES = {
     "obtuse-literal": methods.obtuse(alpha=0.9, every=1, form="literal"),
     "obtuse-released": methods.obtuse(alpha=0.9, every=1, form="released_sign"),
     "erasediff": methods.erasediff(alpha=0.7),
-    "steer": steer(0.6, Steer(margin=4.0)),
+    "steer": steer(0.6, FREE),
     "steer-within-reach": steer(0.6, Steer(margin=4.0, reach=0.6)),
-    "steer-as-noise": steer(0.8, Steer(margin=1.5, weighting="noise")),
-    "steer-over-orthogonal": steer(0.6, Windows(above=Steer(margin=4.0), below=Orthogonal(), at=0.7, share=2.0)),
-    "obtuse-over-steer": steer(0.6, Windows(above=Obtuse(window=2.0), below=Steer(margin=4.0), at=0.7)),
+    "steer-as-noise": steer(0.8, Steer(margin=1.5, reach=1e6, weighting="noise")),
+    "steer-over-orthogonal": steer(
+        0.6, Windows(above=Steer(margin=4.0, reach=1e6), below=Orthogonal(), at=0.7, share=2.0)
+    ),
+    "obtuse-over-steer": steer(0.6, Windows(above=Obtuse(window=2.0), below=FREE, at=0.7)),
 }
 SHARE = 0.3
 """Of the forget set in all data."""
@@ -162,14 +165,14 @@ def test_steered_without_a_margin_to_the_retained_score_whatever_the_weight() ->
         t = sde.time(torch.full((len(POINTS),), log_ratio, dtype=torch.float64))
         target = RETAIN.noise(POINTS, sde, t)
         model = ScoreModel(torch.nn.Identity(), sde, shape=(2,), precondition=Noise())
-        exact = known(Steer(margin=0.0), sde)
+        exact = known(Steer(margin=0.0, reach=1e6), sde)
         assert exact is not None
         given = Noised(x=POINTS, t=t, eps=torch.zeros_like(POINTS), predicted=target, model=model)
         assert float(exact(given)) < 1e-20
         off = replace(given, predicted=target + 0.01)
         assert float(exact(off)) == pytest.approx(1e-4 * (math.exp(log_ratio) / 0.5) ** 2)
         for alpha in (0.1, 0.9):
-            composed = Windows(above=Steer(margin=0.0), below=Orthogonal(), at=0.7)
+            composed = Windows(above=Steer(margin=0.0, reach=1e6), below=Orthogonal(), at=0.7)
             found = optimum(steer(alpha, composed), RETAIN, FORGET, sde, share=SHARE).noise(POINTS, t)
             if log_ratio >= 0:
                 torch.testing.assert_close(found, target, rtol=1e-10, atol=1e-10)

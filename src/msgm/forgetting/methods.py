@@ -298,20 +298,24 @@ def deflect(
 
 def steer(
     *,
-    alpha: float = 0.9,
+    alpha: float = 0.8,
     every: int = Weighted.every,
     margin: float = Steer.margin,
+    reach: float = Steer.reach,
     at: float = Windows.at,
+    share: float = 0.4,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
     """Steered away by a classifier above the noise level ``at``, forbidden below it.
 
     Args:
         margin: how far beyond the retained score to steer.
+        reach: how far the denoised image may be moved, in units of sigma_data.
+        share: what the loss below ``at`` counts.
         steps: of the classifier's training.
     """
-    above = Steer(margin=margin, classifier=ClassifierSettings(steps=steps))
-    term = Windows(above=above, below=Orthogonal(), at=at)
+    above = Steer(margin=margin, reach=reach, classifier=ClassifierSettings(steps=steps))
+    term = Windows(above=above, below=Orthogonal(), at=at, share=share)
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 

@@ -32,10 +32,15 @@ class Steer(ForgetTerm):
 
     The classifier is trained before the first step (`prepare`, `classifier.fit_classifier`), unless ``log_odds(y, r)``
     is given: log P(forget) - log P(retain) given ``y = x_t / alpha`` at the noise level r, (B,), differentiable in y.
+
+    Args:
+        margin: how far beyond the retained score to steer.
+        reach: how far the denoised image may be moved, in root mean square and units of sigma_data.
+        weighting: an error of the clean image, or of the noise.
     """
 
-    margin: float = 10.0
-    reach: float = 1e6
+    margin: float = 20.0
+    reach: float = 0.5
     weighting: Weighting = "image"
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     log_odds: LogOdds | None = None
