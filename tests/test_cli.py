@@ -407,7 +407,7 @@ def test_rules_that_make_no_sense(
         (["--method.regularise.keep", "0.3"], "say first which one: --method.regularise NAME"),
         (["--method", "unseen", "--method.combine", "pcgrad"], "no forget term"),
         (["--method", "reweight"], "--confidence FOLDER"),
-        (["--confidence", "demo"], "method deflect does not use --confidence; leave it out"),
+        (["--confidence", "demo"], "method steer does not use --confidence; leave it out"),
         (["--judge", "demo"], "--judge is used by --select and --seeds; leave it out"),
         (["--method", "unseen", "--method.alpha", "0.5"], "no option --method.alpha"),
         (["--method", "redirect", "--method.form", "inner"], "no option --method.form"),

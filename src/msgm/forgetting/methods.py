@@ -298,12 +298,13 @@ def deflect(
 
 def steer(
     *,
-    alpha: float = 0.8,
+    alpha: float = 0.7,
     every: int = Weighted.every,
     margin: float = Steer.margin,
     reach: float = Steer.reach,
-    at: float = Windows.at,
-    share: float = 0.4,
+    high: float = 8.0,
+    at: float = 0.6,
+    share: float = 0.25,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
     """Steered away by a classifier above the noise level ``at``, forbidden below it.
@@ -311,10 +312,11 @@ def steer(
     Args:
         margin: how far beyond the retained score to steer.
         reach: how far the denoised image may be moved, in units of sigma_data.
+        high: noise level sigma/alpha up to which to steer: above it nothing is decided yet.
         share: what the loss below ``at`` counts.
         steps: of the classifier's training.
     """
-    above = Steer(margin=margin, reach=reach, classifier=ClassifierSettings(steps=steps))
+    above = Steer(margin=margin, reach=reach, high=high, classifier=ClassifierSettings(steps=steps))
     term = Windows(above=above, below=Orthogonal(), at=at, share=share)
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
@@ -326,7 +328,7 @@ METHODS: dict[str, Callable[..., Method]] = {
         munba, retrack, esd, vdu, reweight, redirect, deflect, steer,
     )
 }  # fmt: skip
-DEFAULT = "deflect"
+DEFAULT = "steer"
 
 AUTHORS: dict[str, dict[str, Any]] = {
     # The released code fixes the weight of the forget loss at 0.1 beside 1 for the retain loss.

@@ -39,7 +39,7 @@ class Steer(ForgetTerm):
         weighting: an error of the clean image, or of the noise.
     """
 
-    margin: float = 20.0
+    margin: float = 10.0
     reach: float = 0.5
     weighting: Weighting = "image"
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
