@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data import Images, Split
 from ..errors import Interrupted, UserError
-from ..forgetting.methods import Method, deflect, standard
+from ..forgetting.methods import DEFAULT, METHODS, Method, standard
 from ..formats.ledger import following
 from ..formats.native import write_model
 from ..formats.tensors import weights_sha256
@@ -111,8 +111,8 @@ def unlearn(
     """
     split, ignored = forgetting(split, model.record, earlier)
     plan = _Plan(
-        kind="unlearned", method=method or deflect(), settings=settings or UnlearnSettings(), run=run or RunSpec(),
-        confidence=confidence, watch=watch,
+        kind="unlearned", method=method or METHODS[DEFAULT](), settings=settings or UnlearnSettings(),
+        run=run or RunSpec(), confidence=confidence, watch=watch,
     )  # fmt: skip
     parent = weights_sha256(model.network)
     spare(plan.run.folder, parent)
