@@ -21,7 +21,7 @@ from msgm.report.results import Result
 PAGE = ROOT / "docs/results/index.md"
 CIFAR, MNIST, SCRATCH, TOY, DEMO = (
     "[CIFAR-10](cifar10.md), VP, fine-tuned", "[MNIST](../sweep.md), VE, fine-tuned",
-    "[MNIST](../default.md#re-training), VE, from scratch", "[toy](../toy.md)", "[demo](../guide.md), MNIST",
+    "[MNIST](../deflect.md#re-training), VE, from scratch", "[toy](../toy.md)", "[demo](../guide.md), MNIST",
 )  # fmt: skip
 Answer = tuple[str, Claim]
 """Where the numbers are from, and the claim with its verdict."""
@@ -241,8 +241,8 @@ def recipe(mnist: Sweep, small: Sweep, faces: Sweep, cifar: Grid) -> str:
     rows = []
     for where, source, methods in (
         ("[MNIST](../sweep.md), 28x28", mnist, list(mnist.rows)),
-        ("[CIFAR-10](../default.md#cifar-10), 16x16", small, list(small.rows)),
-        ("[CelebA, Bangs](../default.md#faces), 32x32", faces, list(faces.rows)),
+        ("[CIFAR-10](../deflect.md#cifar-10), 16x16", small, list(small.rows)),
+        ("[CelebA, Bangs](../deflect.md#faces), 32x32", faces, list(faces.rows)),
         ("[CIFAR-10](cifar10.md), 32x32", cifar, list(dict.fromkeys(row["method"] for row in cifar.results["rows"]))),
     ):
         rates = {name: rate for name in methods if name != "standard" and (rate := source.rate(name)) is not None}

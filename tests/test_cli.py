@@ -403,7 +403,7 @@ def test_rules_that_make_no_sense(
         (["--method.alpha", "much"], "--method.alpha: expected a number; got much"),
         (["--method.combine", "sum"], "no combine 'sum'; known: weighted"),
         (["--method.forget.depth", "2"], "no option --method.forget.depth; of method.forget there are --method.forget"),
-        (["--method.forget.weighting", "odd"], "expected one of 'image', 'noise'; got odd"),
+        (["--method", "deflect", "--method.forget.weighting", "odd"], "expected one of 'image', 'noise'; got odd"),
         (["--method.regularise.keep", "0.3"], "say first which one: --method.regularise NAME"),
         (["--method", "unseen", "--method.combine", "pcgrad"], "no forget term"),
         (["--method", "reweight"], "--confidence FOLDER"),

@@ -361,7 +361,7 @@ def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) ->
     results["rows"][3]["model"] = DEFAULT
     results["rows"][3] |= {"junk": 0.004, "front": True}
     answered = page_of(results, monkeypatch)
-    assert "| junk of at most 0.5 % | yes | 0.40 |" in answered and f"default, `{DEFAULT}`" in answered
+    assert "| junk of at most 0.3 % | **no** | 0.40 |" in answered and f"default, `{DEFAULT}`" in answered
 
 
 # ----------------------------------------------------------------------------------------------------------- repeats

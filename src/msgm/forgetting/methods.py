@@ -311,8 +311,9 @@ def steer(
 
     Args:
         margin: how far beyond the retained score to steer.
-        reach: how far the denoised image may be moved, in units of sigma_data.
-        high: noise level sigma/alpha up to which to steer: above it nothing is decided yet.
+        reach: how far, at most, in units of sigma_data.
+        high: noise level sigma/alpha up to which to steer.
+        at: noise level that parts the two terms.
         share: what the loss below ``at`` counts.
         steps: of the classifier's training.
     """
