@@ -10,17 +10,18 @@ from typing import Literal
 
 from ..attacks.table import ATTACKS
 from ..attacks.target import BUDGETS
-from ..data import ForgetRequest
 from ..errors import UserError
 from ..experiments.audit.main import MADE, MODEL, PARENT
 from ..experiments.audit.main import audit as attack
 from ..experiments.core.pool import cores
 from ..folders import ready
+from ..formats import Reading
 from ..formats.ledger import sealed
 from ..formats.native import EMBEDDED, RECORD, read_record
 from ..metrics.judge import Judge
 from ..model.score import ScoreModel
 from ..storage import write_json
+from .asking import Forget
 from .options import Data, images_of
 from .reading import read_model
 
@@ -34,10 +35,11 @@ def audit(
     retrained: str | None = None,
     budget: Literal["small", "full"] = "small",
     attacks: str | None = None,
-    forget: str | None = None,
+    request: Forget = Forget(),
     judge: str = EMBEDDED,
     guide: str | None = None,
     data: Data = Data(),
+    reading: Reading = Reading(),
     other: str | None = None,
     show_recovered: bool = False,
     seed: int = 0,
@@ -59,7 +61,7 @@ def audit(
             what is retained, as a stand-in.
         budget: small (minutes for a small model) or full.
         attacks: those to run, with commas between; by default all.
-        forget: the rule; by default the model's own request.
+        request: What was to be forgotten; by default the model's own request
         judge: a judge folder, or demo for the MNIST judge in the package.
         guide: another judge, which leads samples to the forget classes; by default one is trained, briefly.
         data: the images; by default those of the model's record.
@@ -71,20 +73,22 @@ def audit(
         overwrite: replace what is in the output folder.
     """
     ready(out, MADE, resume=resume, overwrite=overwrite)
-    source = read_model(model)
-    rule = forget or source.record.get("request", {}).get("rule")
-    if not rule:
+    source = read_model(model, reading.beside(model))
+    images = data.of(source)
+    asked = request.of(source, images)
+    if asked is None:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
-    request, images = ForgetRequest(rule), data.of(source)
+    if asked.lists:
+        raise UserError(f"an audit asks for the forgotten among test images, and {asked} names training images")
     named = [name for name in (retrained or "").split(",") if name]
     found = attack(
         source,
-        against=read_model(against),
-        split=request.split(images_of(source, images, "train")),
-        held=request.split(images_of(source, images, "test")),
+        against=read_model(against, reading.beside(against)),
+        split=asked.split(images_of(source, images, "train")),
+        held=asked.split(images_of(source, images, "test")),
         judge=Judge.load(judge),
         out=out,
-        retrained=_named(named),
+        retrained=_named(named, reading),
         guide=Judge.load(guide) if guide else None,
         other=images_of(source, replace(data, name=other).source, "train") if other else None,
         budget=replace(BUDGETS[budget], seed=seed),
@@ -105,12 +109,12 @@ def audit(
     print(f"saved {out / 'audit.html'}")
 
 
-def _named(folders: Sequence[str]) -> dict[str, ScoreModel]:
+def _named(folders: Sequence[str], reading: Reading) -> dict[str, ScoreModel]:
     """The models in some folders by the folders' names, each told from the others and from the audit's own two."""
     found: dict[str, ScoreModel] = {}
     for folder in folders:
         name = Path(folder).resolve().name
         while name in (MODEL, PARENT, *found):
             name += "-again"
-        found[name] = read_model(folder)
+        found[name] = read_model(folder, reading.beside(folder))
     return found

@@ -8,6 +8,7 @@ from .making import train, train_judge, unlearn
 from .measuring import demo, evaluate, nll, sample
 from .reading import convert, inspect
 from .reproducing import reproduce
+from .showing import show
 
 __all__ = [
     "audit",
@@ -21,6 +22,7 @@ __all__ = [
     "reconstruct",
     "reproduce",
     "sample",
+    "show",
     "sweep",
     "train",
     "train_judge",

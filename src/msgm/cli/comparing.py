@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 from ..choice import Choice
-from ..data import ForgetRequest
 from ..experiments.core.jobs import Task
 from ..experiments.sweep.main import COLUMNS, MADE, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep.main import sweep as compare
 from ..folders import ready
 from ..forgetting.methods import METHODS, PARTS
+from ..formats import Reading
 from ..formats.native import EMBEDDED
+from ..training.earlier import forgetting
+from .asking import Forget
 from .options import Data, build_method, hardware, images_of, show
 from .reading import read_model
 
@@ -22,12 +24,13 @@ def sweep(
     model: str,
     *,
     out: Path,
-    forget: str,
     command: str,
+    request: Forget = Forget(),
     method: tuple[Annotated[Choice, METHODS, PARTS], ...] = (),
     authors: bool = False,
     seeds: int = 3,
     data: Data = Data(),
+    reading: Reading = Reading(),
     judge: str = EMBEDDED,
     confidence: str | None = None,
     workers: int = 2,
@@ -49,8 +52,8 @@ def sweep(
         model: a model folder, or demo.
         settings: Fine-tuning
         evaluation: Evidence
+        request: What is to be forgotten
         out: folder for results.json, report.html, pareto.png, pareto.svg and all runs.
-        forget: rule that selects what must not be generated.
         method: one to compare (msgm methods lists them), once for each; by default all. Its options follow it, and
             a list has values to try: --method deflect --method.contrast [4,8] --method unseen.
         authors: add each of them with the settings of its authors, where they are others than its own.
@@ -68,12 +71,15 @@ def sweep(
     """
     device = hardware(threads, device)
     ready(out, MADE, resume=resume, overwrite=overwrite)
+    request.check(needed=True)
     recipes = {variant: build_method(variant) for variant in variants(method, authors=authors)}
-    parent = read_model(model)
+    parent = read_model(model, reading)
     source = data.of(parent)
-    ForgetRequest(forget).split(images_of(parent, source, "train"))
+    split, _ = forgetting(
+        request.needed(source).split(images_of(parent, source, "train")), parent.record, earlier="forget"
+    )
     task = Task(
-        model=model, data=source, rule=forget, judge=judge,
+        model=model, reading=reading, data=source, request=split.request, judge=judge,
         confidence=confidence, evaluation=evaluation, device=device, command=command,
     )  # fmt: skip
     results = compare(

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from ..choice import Choice
-from ..data import ForgetRequest, Images
+from ..data import Images
 from ..errors import UserError
 from ..experiments.editing.main import MADE, edit
 from ..folders import ready
+from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
 from ..metrics.judge import Judge
@@ -24,6 +25,7 @@ from ..sampling import SAMPLERS, Heun
 from ..sampling.editing import STEPS, check_settings, read_mask
 from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
+from .asking import Forget, looked_at
 from .options import Data, hardware, images_of
 from .reading import read_model
 
@@ -36,7 +38,8 @@ def inpaint(
     command: str,
     images: str | None = None,
     data: Data = Data(),
-    forget: str | None = None,
+    reading: Reading = Reading(),
+    request: Forget = Forget(),
     judge: str | None = None,
     n: int = 16,
     sampler: Annotated[Choice, SAMPLERS] = Choice.of("pc", steps=STEPS),
@@ -55,7 +58,7 @@ def inpaint(
         out: folder for the pictures and results.json.
         images: a folder of images of your own, instead of a data set.
         data: the test images; by default those of the model's record.
-        forget: rule that parts the images, n of each part are filled in; by default the model's own request, if any.
+        request: What parts the images, n of each; by default the model's own request, if any
         judge: a judge folder, or demo for the MNIST judge in the package; by default demo for its images, else none.
         n: images of each set, the first ones.
         sampler: how it is drawn; pc is the predictor-corrector of the paper.
@@ -68,7 +71,7 @@ def inpaint(
     """
     device = hardware(threads, device)
     ready(out, MADE, overwrite=overwrite)
-    editor = read_model(model).to(device)
+    editor = read_model(model, reading).to(device)
     check_settings(resample=resample, jump=jump)
     known = read_mask(mask, editor.shape)
     drawer = sampler.maker("sampler", SAMPLERS)(editor)
@@ -78,7 +81,7 @@ def inpaint(
 
     settings = {"mask": mask, "sampler": sampler.name, **dict(sampler.options), "resample": resample, "jump": jump}
     record = {"command": command, "seed": seed, "settings": settings, "model": _named(model, editor)}
-    asked = _asked(editor, images, data, forget, judge)
+    asked = _asked(editor, images, data, request, judge)
     _show(edit(how=how, known=known, out=out, n=n, record=record, overwrite=overwrite, **asked), out)
 
 
@@ -89,7 +92,8 @@ def reconstruct(
     command: str,
     images: str | None = None,
     data: Data = Data(),
-    forget: str | None = None,
+    reading: Reading = Reading(),
+    request: Forget = Forget(),
     judge: str | None = None,
     n: int = 16,
     perturb: float = 0.02,
@@ -106,7 +110,7 @@ def reconstruct(
         out: folder for the pictures and results.json.
         images: a folder of images of your own, instead of a data set.
         data: the test images; by default those of the model's record.
-        forget: rule that parts the images, n of each part are rebuilt; by default the model's own request, if any.
+        request: What parts the images, n of each; by default the model's own request, if any
         judge: a judge folder, or demo for the MNIST judge in the package; by default demo for its images, else none.
         n: images of each set, the first ones.
         perturb: time to which the latent is noised, from 0 (not at all) to 1.
@@ -118,7 +122,7 @@ def reconstruct(
     """
     device = hardware(threads, device)
     ready(out, MADE, overwrite=overwrite)
-    editor = read_model(model).to(device)
+    editor = read_model(model, reading).to(device)
     check_settings(perturb=perturb)
     flow = Heun(editor, steps=steps)
 
@@ -127,21 +131,21 @@ def reconstruct(
 
     settings = {"perturb": perturb, "steps": steps}
     record = {"command": command, "seed": seed, "settings": settings, "model": _named(model, editor)}
-    asked = _asked(editor, images, data, forget, judge)
+    asked = _asked(editor, images, data, request, judge)
     _show(edit(how=how, out=out, n=n, record=record, overwrite=overwrite, **asked), out)
 
 
-def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: str | None, judge: str | None) -> dict[str, Any]:
+def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: Forget, judge: str | None) -> dict[str, Any]:
     """The images, the request that parts them and the judge: those that are named, else those of the record."""
     if folder and data.name:
         raise UserError("--images and --data both say which images; give one of them")
     asked = replace(data, name=folder or data.name).of(editor)
-    images: Images = images_of(editor, asked, "train" if folder else "test")
-    rule = forget or (None if folder else editor.record.get("request", {}).get("rule"))
+    request = forget.given(asked) if folder else forget.of(editor, asked)
+    images: Images = images_of(editor, asked, "train") if folder else looked_at(editor, asked, request)
     judge = judge or (EMBEDDED if images.name == EMBEDDED else None)
     return {
         "images": images,
-        "request": ForgetRequest(rule) if rule else None,
+        "request": request,
         "judge": Judge.load(judge) if judge else None,
         "judged_by": judge,
     }

@@ -24,6 +24,7 @@ COMMANDS = {
     "sweep": "many methods and settings with one budget: one table, and which of them no other beats",
     "reproduce": "an experiment of the paper again; toy: with exact answers, in minutes",
     "inspect": "how a model is read: its family, process, prediction, size and weights",
+    "show": "the chain of a model's records, checked: what it was made to forget, request by request",
     "convert": "write a model of another family down as a folder of ours",
     "methods": "the unlearning methods there are, and what each asks",
 }

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 
 from ..choice import Choice
-from ..data import ForgetRequest, Images, Split
+from ..data import Images, Split, parts, request_of
 from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.core.jobs import Task
@@ -19,9 +19,10 @@ from ..experiments.sweep.main import REPEATED, repeat
 from ..folders import opened as folder_for
 from ..folders import ready
 from ..forgetting.methods import DEFAULT, METHODS, PARTS
+from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..metrics.judge import MADE as JUDGE
-from ..metrics.judge import Judge, JudgeSettings
+from ..metrics.judge import JudgeSettings
 from ..metrics.judge import train_judge as fit_judge
 from ..model.networks import preset
 from ..model.precondition import PRECONDITIONS, Prediction
@@ -29,10 +30,12 @@ from ..model.score import ScoreModel
 from ..process.sde import PROCESSES
 from ..report.page import commit
 from ..report.results import Results
+from ..training.earlier import Earlier, forgetting
 from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
 from ..training.runs import MADE, RunSpec
 from ..training.settings import TrainSettings, UnlearnSettings
+from .asking import WAYS, Forget, judge_of
 from .options import Data, build_method, check_weigher, hardware, images_of, opened, say, show, weights
 from .reading import read_model
 
@@ -45,7 +48,7 @@ def train(
     sde: Literal["ve", "vp", "subvp", "ddpm"] = "ve",
     network: str = "auto",
     prediction: Prediction = "edm",
-    forget: str | None = None,
+    request: Forget = Forget(),
     method: Annotated[Choice, METHODS, PARTS] = Choice("standard"),
     confidence: str | None = None,
     threads: int | None = None,
@@ -60,13 +63,13 @@ def train(
 
     Args:
         settings: Training
+        request: What is to be forgotten
         out: folder for the model, its record and log.jsonl.
         data: demo (in the package), mnist, an image folder, or a Parquet file.
         sde: the forward process.
         network: small-16, -28, -32 or -64, gpu-28, -32 or -64, paper-28, -32 or -64; auto: the small one of the images'
             size.
         prediction: what the network's output means.
-        forget: rule of what to forget, as "label in [3, 7]".
         method: one of those that msgm methods lists.
         confidence: judge that weighs images: a folder, or demo.
         threads: CPU threads.
@@ -78,8 +81,9 @@ def train(
     ready(out, MADE, resume=resume, overwrite=overwrite)
     recipe = build_method(method)
     check_weigher(confidence, recipe)
-    if confidence is not None and forget is None:
-        raise UserError("--confidence is used beside a rule; say what is to be forgotten with --forget RULE")
+    asked = request.given(data.source)
+    if confidence is not None and asked is None:
+        raise UserError(f"--confidence is used beside a request; say what is to be forgotten: {WAYS}")
     images = opened(data.source)
     chosen = preset(network, images.shape)
     torch.manual_seed(settings.seed)
@@ -90,7 +94,7 @@ def train(
         precondition=PRECONDITIONS[prediction](sigma_data=round(images.std / 128, 2)),
         patch=chosen.patch,
     )
-    target: Images | Split = ForgetRequest(forget).split(images) if forget else images
+    target: Images | Split = asked.split(images) if asked is not None else images
     sure = weights(confidence, recipe, target) if isinstance(target, Split) else None
     run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
     fit(model, target, method=recipe, settings=settings, run=run, confidence=sure)
@@ -137,10 +141,12 @@ def unlearn(
     model: str,
     *,
     out: Path,
-    forget: str,
     command: str,
+    request: Forget = Forget(),
+    earlier: Earlier = "forget",
     method: Annotated[Choice, METHODS, PARTS] = Choice(DEFAULT),
     data: Data = Data(),
+    reading: Reading = Reading(),
     confidence: str | None = None,
     judge: str | None = None,
     select: bool = False,
@@ -155,7 +161,7 @@ def unlearn(
     settings: UnlearnSettings,
     selection: SelectSettings,
 ) -> None:
-    """Fine-tune a copy of a trained model so that it forgets what a rule selects.
+    """Fine-tune a copy of a trained model so that it forgets what is asked, and what was asked of it before.
 
     With --select the run is watched on training images that are held out from it. Of the checkpoints within the
     limits of junk and retained NLL the one with the lowest UR is kept; if none is, the one with the lowest NLL.
@@ -164,14 +170,15 @@ def unlearn(
         model: a folder, or demo for the one in the package.
         settings: Fine-tuning
         selection: Selection
+        request: What is to be forgotten
         out: folder for the new model, its record and log.jsonl.
-        forget: rule of what to forget, as "label in [3, 7]".
+        earlier: what to do with earlier requests.
         method: one of those that msgm methods lists.
         data: the images; by default those of the model's record.
         confidence: judge that weighs images: a folder, or demo.
         judge: judge of --select and --seeds: a folder, or demo.
         select: watch the run and keep its best checkpoint.
-        seeds: runs, with seed, seed + 1, ...; two or more are audited on the test images, and averaged.
+        seeds: runs, from seed on; two or more are audited, and averaged.
         n: samples judged a seed; by default as in evaluate.
         nll_images: likelihood images a seed; by default as in evaluate.
         workers: processes that share the seeds.
@@ -188,16 +195,21 @@ def unlearn(
     check_weigher(confidence, recipe)
     if judge is not None and not select and seeds == 1:
         raise UserError("--judge is used by --select and --seeds; leave it out")
-    parent = read_model(model)
+    request.check(needed=True)
+    parent = read_model(model, reading)
     source = data.of(parent)
-    split = ForgetRequest(forget).split(images_of(parent, source, "train"))
-    say(split.notes)
+    images = images_of(parent, source, "train")
+    asked = request.needed(source)
+    split, ignored = forgetting(asked.split(images), parent.record, earlier)
+    old = [each.words for each in parts(split.request) if each not in parts(asked)]
+    say([*split.notes, *(f"forgotten along, as asked before: {words}" for words in old)])
+    say([f"asked before, and may come back: {request_of(entry).words}" for entry in ignored.get("ignored", [])])
     if seeds > 1:
         given: dict[str, Any] = {
             key: value for key, value in (("n", n), ("nll_images", nll_images)) if value is not None
         }
         task = Task(
-            model=model, data=source, rule=forget,
+            model=model, reading=reading, data=source, request=split.request, earlier=earlier,
             judge=judge or EMBEDDED, confidence=confidence,
             evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
             selection=selection if select else None, device=device, command=command,
@@ -210,12 +222,14 @@ def unlearn(
         print(f"saved {out}")
         return
     run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
-    fit_to = partial(forget_in, parent, method=recipe, settings=settings, run=run)
+    fit_to = partial(forget_in, parent, method=recipe, settings=settings, run=run, earlier=earlier)
     if not select:
         fit_to(split, confidence=weights(confidence, recipe, split))
         print(f"saved {out}")
         return
-    eye = Judge.load(judge or EMBEDDED)
+    eye = judge_of(split.request, judge)
+    if eye is None:
+        raise UserError(f"{split.request} names single images, which no judge can watch; leave out --select")
     with Selection(selection, split=split, judge=eye, parent=parent, steps=settings.steps, out=out) as watch:
         child = fit_to(watch.split, confidence=weights(confidence, recipe, watch.split), watch=watch)
     chosen = child.record["selection"]

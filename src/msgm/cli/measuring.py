@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ..choice import Choice
-from ..data import ForgetRequest
 from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.evaluation.main import MADE as EVALUATION
 from ..experiments.evaluation.main import compare
 from ..experiments.likelihoods.main import likelihoods
 from ..folders import ready, reserved
+from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
 from ..likelihood import Clock, Probes, Solver
-from ..metrics.judge import Judge
+from ..model.score import ScoreModel
 from ..report.page import write_json
 from ..report.samples import MADE as SAMPLES
 from ..report.samples import draw
@@ -26,7 +26,8 @@ from ..sampling import SAMPLERS
 from ..sampling.filters import FILTERS
 from ..storage import place_file
 from ..training.settings import UnlearnSettings
-from .options import Data, build_filter, hardware, images_of, refuse_unused, show
+from .asking import Forget, judge_of, looked_at
+from .options import Data, build_filter, hardware, refuse_unused, show
 from .reading import read_model
 
 
@@ -37,10 +38,11 @@ def sample(
     n: int = 100,
     sampler: Annotated[Choice, SAMPLERS] = Choice("heun"),
     filter: Annotated[Choice | None, FILTERS] = None,
-    forget: str | None = None,
+    request: Forget = Forget(),
     guide: str | None = None,
     against: str | None = None,
     data: Data = Data(),
+    reading: Reading = Reading(),
     seed: int = 0,
     batch: int | Literal["auto"] = "auto",
     threads: int | None = None,
@@ -60,7 +62,7 @@ def sample(
         n: how many.
         sampler: how to draw them.
         filter: a filter, which trains nothing: repel, safe, guided or contrast (msgm methods); by default none.
-        forget: rule that selects what repel, safe and guided avoid; by default the model's own request.
+        request: What repel, safe and guided avoid; by default the model's own request
         guide: the judge that guides: a folder, or demo for the MNIST judge in the package (default).
         against: the model of all the data that contrast moves away from.
         data: the images that repel and safe look at; by default those of the model's record.
@@ -73,15 +75,18 @@ def sample(
     """
     device = hardware(threads, device)
     ready(out, SAMPLES, resume=resume, overwrite=overwrite)
-    source = read_model(model).to(device)
+    source = read_model(model, reading.beside(model) if against else reading).to(device)
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
-    refuse_unused(filter, forget=forget, guide=guide, against=against)
-    avoiding: dict[str, Any] = dict(
-        forget=forget, guide=guide, against=against,
-        source=data.of(source) if data != Data() else None,
-    )  # fmt: skip
-    drawn = source if filter is None else build_filter(filter, source, **avoiding)
+    images = data.of(source) if data != Data() else None
+    said = request.given(images or (data.of(source) if request.forget_dir else None))
+    refuse_unused(filter, forget=said, guide=guide, against=against)
+    drawn: ScoreModel = source
+    if filter is not None:
+        beside = read_model(against, reading.beside(against)) if against else None
+        drawn = build_filter(
+            filter, source, request=request.of(source, images), guide=guide, against=beside, source=images
+        )
     drawer = sampler.maker("sampler", SAMPLERS)(drawn)
     identity: dict[str, Any] = {
         "weights_sha256": weights_sha256(source.network),
@@ -89,11 +94,12 @@ def sample(
         **dict(sampler.options),
     }
     if filter is not None:
-        images = avoiding["source"]
         identity["filter"] = {
             "name": filter.name,
             **dict(filter.options),
-            **avoiding,
+            "forget": said.to_dict() if said else None,
+            "guide": guide,
+            "against": against,
             "source": images.to_dict() if images else None,
         }
     draw(drawer, n, out, identity=identity, seed=seed, batch=batch, resume=resume, overwrite=overwrite)
@@ -103,9 +109,10 @@ def sample(
 def nll(
     model: str,
     *,
-    forget: str | None = None,
+    request: Forget = Forget(),
     out: Path | None = None,
     data: Data = Data(),
+    reading: Reading = Reading(),
     n: int = 100,
     solver: Solver = "etdrk4",
     clock: Clock = "log",
@@ -121,13 +128,13 @@ def nll(
     threads: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Exact likelihoods (bits/dim) of test images, of the retained and the forgotten ones with --forget.
+    """Exact likelihoods (bits/dim) of test images, of the retained and the forgotten ones where a request parts them.
 
     Each is reported with its standard error over images and the change when the steps are doubled.
 
     Args:
         model: a model folder, or demo.
-        forget: rule that splits the images; by default the model's own request, where its record has one.
+        request: What was to be forgotten; by default the model's own request, if it has one
         out: JSON file for the values of each image.
         data: the images; by default those of the model's record, read as they were then.
         n: images of each set.
@@ -148,16 +155,16 @@ def nll(
     device = hardware(threads, device)
     if out is not None:
         place_file(out)
-    source = read_model(model).to(device)
-    rule = forget or source.record.get("request", {}).get("rule")
+    source = read_model(model, reading).to(device)
+    asked = request.of(source, data.of(source))
     how: dict[str, Any] = {"solver": solver, "clock": clock, "probes": probes, "steps": steps, "repeats": repeats}
     how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe}
-    request, images = ForgetRequest(rule) if rule else None, images_of(source, data.of(source), "test")
+    images = looked_at(source, data.of(source), asked)
     with nullcontext() if out is None else reserved(out) as file:
-        found = likelihoods(source, images, request=request, n=n, seed=seed, how=how, bound=vlb, bound_steps=vlb_steps)
+        found = likelihoods(source, images, request=asked, n=n, seed=seed, how=how, bound=vlb, bound_steps=vlb_steps)
         _show(found)
         if file is not None:
-            write_json(file, {"model": model, "rule": rule, **how, "seed": seed, **found})
+            write_json(file, {"model": model, "rule": asked.words if asked else None, **how, "seed": seed, **found})
 
 
 def _show(found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -189,11 +196,12 @@ def evaluate(
     out: Path,
     command: str,
     against: str | None = None,
-    forget: str | None = None,
-    judge: str = EMBEDDED,
+    request: Forget = Forget(),
+    judge: str | None = None,
     filter: Annotated[Choice | None, FILTERS] = None,
     guide: str | None = None,
     data: Data = Data(),
+    reading: Reading = Reading(),
     threads: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -201,13 +209,16 @@ def evaluate(
 ) -> None:
     """Measure a model: unlearning ratio, junk, likelihoods of both sets; table, results.json and report.html.
 
+    A request that names single images has no class that a judge could see. It is measured on the training images: how
+    often a sample is nearest to one to be forgotten, and how near samples come to those.
+
     Args:
         model: a model folder, or demo.
         settings: Evidence
         out: folder for results.json, report.html and the samples.
         against: another model, measured beside it with the same noise (its parent, say).
-        forget: the rule; by default the model's own request.
-        judge: a judge folder, or demo for the MNIST judge in the package.
+        request: What was to be forgotten; by default the model's own request
+        judge: a judge folder; by default demo, the MNIST judge in the package; none for single images.
         filter: measure the model with one: repel, safe, guided or contrast (msgm methods); by default none.
             With --against the same model it is measured without, too; contrast needs the model of all the data there.
         guide: the judge that guides, a folder or demo (default); not the one that judges, if it is to be believed.
@@ -219,26 +230,28 @@ def evaluate(
     device = hardware(threads, device)
     ready(out, EVALUATION, overwrite=overwrite)
     refuse_unused(filter, guide=guide)
-    loaded = {name: read_model(name).to(device) for name in ([against] if against else []) + [model]}
+    names = [*([against] if against else []), model]
+    loaded = {name: read_model(name, reading.beside(name) if len(names) > 1 else reading).to(device) for name in names}
     labels = _labels(list(loaded))
     models = {labels[name]: each for name, each in loaded.items()}
-    rule = forget or loaded[model].record.get("request", {}).get("rule")
-    if not rule:
-        raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     images, notes = data.of(loaded[model]), []
+    asked = request.of(loaded[model], images)
+    if asked is None:
+        raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     if filter is not None:
         if against != model:
             del models[labels[model]]
         models[f"{labels[model]}-{filter.name}"] = build_filter(
-            filter, loaded[model], forget=rule, guide=guide, against=against, source=images
-        )
-        if filter.name == "guided" and judge == (guide or EMBEDDED):
+            filter, loaded[model], request=asked, guide=guide, against=loaded[against] if against else None,
+            source=images,
+        )  # fmt: skip
+        if filter.name == "guided" and (judge or EMBEDDED) == (guide or EMBEDDED):
             notes = [
                 "One judge has guided the samples and judged them: its rates flatter. Use another one for --judge."
             ]
     results = compare(
-        models, request=ForgetRequest(rule), judge=Judge.load(judge).to(device),
-        test=images_of(loaded[model], images, "test"), settings=settings, out=out, command=command, notes=notes,
+        models, request=asked, judge=judge_of(asked, judge, device),
+        test=looked_at(loaded[model], images, asked), settings=settings, out=out, command=command, notes=notes,
         overwrite=overwrite,
     )  # fmt: skip
     show(results)

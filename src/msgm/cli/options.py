@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..choice import Choice
-from ..data import ForgetRequest, Images, Source, Split
+from ..data import Images, Request, Source, Split
 from ..data.decode import Background, Mode
 from ..errors import UserError
 from ..experiments.core.evaluate import retain_confidence
@@ -24,7 +24,6 @@ from ..report.results import Results
 from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Filter
 from ..training.runtime import Runtime
-from .reading import read_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,24 +104,22 @@ def build_filter(
     choice: Choice,
     model: ScoreModel,
     *,
-    forget: str | None,
+    request: Request | None,
     guide: str | None,
-    against: str | None,
+    against: ScoreModel | None,
     source: Source | None,
 ) -> Filter:
-    """The filter of this name around a model, made from what it needs: a rule's images, a judge, another model.
+    """The filter of this name around a model, made from what it needs: a request's images, a judge, another model.
 
-    ``forget`` is by default the model's own request, ``source`` the images that its record names.
+    ``source`` is by default the images that the model's record names.
     """
     name, make = choice.name, choice.maker("filter", FILTERS)
     if name == "contrast":
         if against is None:
             raise UserError("filter contrast needs a second model, one of all the data; name it with --against MODEL")
-        return make(model, read_model(against).to(model.device))
-    rule = forget or model.record.get("request", {}).get("rule")
-    if not rule:
-        raise UserError(f"filter {name} needs a rule: say what is to be avoided with --forget RULE")
-    request = ForgetRequest(rule)
+        return make(model, against.to(model.device))
+    if request is None:
+        raise UserError(f"filter {name} needs a request: say what is to be avoided with --forget RULE")
     if name == "guided":
         judge = Judge.load(guide or EMBEDDED).to(model.device)
         if judge.shape != model.shape:

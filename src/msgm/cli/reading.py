@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from ..data import request_of
 from ..folders import vacant
-from ..formats import describe, load, save
+from ..formats import Reading, describe, save
 from ..formats.networks import bare, config_of
 from ..formats.tensors import weights_sha256
 from ..model.score import ScoreModel
 
 
-def read_model(name: str, **chosen: Any) -> ScoreModel:
+def read_model(name: str, reading: Reading = Reading()) -> ScoreModel:
     """`formats.load`, which says in one line how the model was read."""
-    model = load(name, **chosen)
+    model = reading.load(name)
     print(f"{name}: {describe(model)}", flush=True)
     return model
 
@@ -22,25 +22,15 @@ def read_model(name: str, **chosen: Any) -> ScoreModel:
 def inspect(
     model: str,
     *,
-    weights: str | None = None,
-    class_label: int | None = None,
-    size: int | None = None,
-    process: str | None = None,
-    model_factory: str | None = None,
+    reading: Reading = Reading(),
 ) -> None:
     """How a model is read: family, process, prediction, size, weights, and what its record says.
 
     Args:
         model: folder or file of a model, name of one on the hub, or demo.
-        weights: which of several files of weights.
-        class_label: which class of a class-conditional model.
-        size: of the images of a checkpoint of score_sde.
-        process: of such a checkpoint, ve, vp or ddpm.
-        model_factory: function that makes a model of weights, as package.module:function.
+        reading: Reading
     """
-    read = read_model(
-        model, weights=weights, class_label=class_label, size=size, process=process, module_factory=model_factory
-    )
+    read = read_model(model, reading)
     network, record, origin = bare(read.network), read.record, read.origin
     said: dict[str, object] = {
         "process": read.sde,
@@ -51,7 +41,7 @@ def inspect(
         "weights_sha256": weights_sha256(read.network),
         "kept beside": ", ".join(sorted(origin.kept)) if origin is not None else "",
         **{key: record[key] for key in ("kind", "status", "command", "seed") if key in record},
-        "request": (record.get("request") or {}).get("rule"),
+        "request": request_of(record["request"]).words if record.get("request") else None,
         "parent": (record.get("parent") or {}).get("weights_sha256"),
     }
     for key, value in said.items():
@@ -63,11 +53,7 @@ def convert(
     model: str,
     *,
     out: Path,
-    weights: str | None = None,
-    class_label: int | None = None,
-    size: int | None = None,
-    process: str | None = None,
-    model_factory: str | None = None,
+    reading: Reading = Reading(),
     half: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -76,17 +62,11 @@ def convert(
     Args:
         model: folder or file of a model, name of one on the hub, or demo.
         out: folder to write.
-        weights: which of several files of weights.
-        class_label: which class of a class-conditional model.
-        size: of the images of a checkpoint of score_sde.
-        process: of such a checkpoint, ve, vp or ddpm.
-        model_factory: function that makes a model of weights, as package.module:function.
+        reading: Reading
         half: store the weights as float16.
         overwrite: replace what is in the output folder.
     """
     vacant(out, overwrite=overwrite)
-    read = read_model(
-        model, weights=weights, class_label=class_label, size=size, process=process, module_factory=model_factory
-    )
+    read = read_model(model, reading)
     save(read, out, overwrite=overwrite, half=half)
     print(f"saved {out}")

@@ -23,6 +23,11 @@ class Request:
         """What is meant, for people to read: titles, tables, a model's card."""
         return str(self)
 
+    @property
+    def lists(self) -> bool:
+        """Whether it names images one by one, of the training images; a rule holds for any images of the kind."""
+        return True
+
     def mask(self, data: Images) -> Tensor:
         """Which rows are meant: bool (N,)."""
         raise NotImplementedError
@@ -69,6 +74,10 @@ class ForgetRequest(Request):
     def words(self) -> str:
         return self.rule
 
+    @property
+    def lists(self) -> bool:
+        return False
+
     def __str__(self) -> str:
         return f"rule {self.rule!r}"
 
@@ -95,6 +104,10 @@ class AnyRequest(Request):
     @property
     def words(self) -> str:
         return "; ".join(request.words for request in self.requests)
+
+    @property
+    def lists(self) -> bool:
+        return any(request.lists for request in self.requests)
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.requests))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,37 @@ from .networks import config_of
 from .publish import refuse_half_written
 from .tensors import stored, unpickle
 
-__all__ = ["describe", "load", "save"]
+__all__ = ["Reading", "describe", "load", "save"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How models of other families are read, where their files leave it open.
+
+    Args:
+        weights: which of several files of weights.
+        class_label: which class of a class-conditional model.
+        size: of the images of a checkpoint of score_sde.
+        process: of such a checkpoint, ve, vp or ddpm.
+        model_factory: function that makes a model of weights, as package.module:function.
+    """
+
+    weights: str | None = None
+    class_label: int | None = None
+    size: int | None = None
+    process: str | None = None
+    model_factory: str | None = None
+
+    def load(self, path: str | os.PathLike[str]) -> ScoreModel:
+        """`load` with these choices."""
+        options = {key: value for key, value in asdict(self).items() if key != "model_factory"}
+        return load(path, **options, module_factory=self.model_factory)
+
+    def beside(self, path: str | os.PathLike[str]) -> Reading:
+        """The same for one of several models: a folder of ours is asked nothing that its files say."""
+        root = Path(path)
+        ours = str(path) == native.EMBEDDED or (root / native.SCORE).exists() or (root / native.RECORD).exists()
+        return Reading(model_factory=self.model_factory) if ours else self
 
 
 def load(

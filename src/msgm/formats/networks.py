@@ -61,6 +61,11 @@ def bare(network: nn.Module) -> nn.Module:
     return network.network if isinstance(network, Chosen | Made) else network
 
 
+def factory_of(network: nn.Module) -> str | None:
+    """The name of the function that makes it, where one of the user's does."""
+    return network.factory if isinstance(network, Made) else None
+
+
 def config_of(network: nn.Module) -> dict[str, Any]:
     """What describes a network but for its weights; UserError for one that cannot be saved."""
     if isinstance(network, Made):

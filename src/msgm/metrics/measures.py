@@ -16,7 +16,7 @@ from .distances import frechet_distance
 from .measured import Measured, Quantity
 from .renoise import given_back
 from .shares import judged_shares
-from .subject import Subject
+from .subject import Drawn, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Likelihoods:
         wanted = [*quantities.NLL.values(), *quantities.DOUBLING.values()] if self.images else []
         return tuple(each.name for each in wanted)
 
-    def measure(self, subject: Subject) -> dict[str, Measured]:
+    def measure(self, subject: Drawn) -> dict[str, Measured]:
         """Means with their standard errors over the images."""
         found: list[Measured] = []
         model = subject.sampler.model

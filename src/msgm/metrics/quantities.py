@@ -15,6 +15,14 @@ BENT = Quantity(
     about="TV: total variation distance of the kept classes' shares among the samples from those among real "
     "retained images",
 )  # fmt: skip
+NEAR = Quantity(
+    name="near", unit="%", better="lower",
+    about="near: share of samples whose nearest training image (L2) is one to be forgotten",
+)  # fmt: skip
+CLOSEST = Quantity(
+    name="closest", unit="grey levels", better="higher",
+    about="closest: distance (root mean square) from an image to be forgotten to the sample nearest to it, a mean",
+)  # fmt: skip
 FRECHET = Quantity(
     name="Fréchet", better="lower",
     about="Fréchet: distance of the judge's features of all samples from those of real retained images; it is no FID",
@@ -65,8 +73,8 @@ AUDIT_SECONDS = Quantity(name="evaluation seconds", unit="s", detail=True, about
 ABOUT = {
     quantity.name: quantity.about
     for quantity in (
-        UR, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *BACK.values(), *DOUBLING.values(), BENT_FROM_PARENT,
-        CORRECTED, STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
+        UR, NEAR, CLOSEST, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *BACK.values(), *DOUBLING.values(),
+        BENT_FROM_PARENT, CORRECTED, STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
     )
 }  # fmt: skip
 """For legends, by name."""

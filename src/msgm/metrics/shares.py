@@ -62,13 +62,18 @@ def judged_shares(predicted: Tensor, forget: Collection[int], classes: Sequence[
     return Shares(unlearning_ratio=wilson(hits, n), junk=wilson(bad, n), retained=wilson(n - hits - bad, n))
 
 
-def forget_classes(request: Request, judge: Judge) -> set[int]:
-    """The judge's classes that the rules of a request select; lists of images select none.
+def by_class(request: Request) -> bool:
+    """Whether any of it is a rule, whose classes a judge may tell in samples."""
+    return any(isinstance(each, ForgetRequest) for each in parts(request))
+
+
+def forget_classes(request: Request, judge: Judge | None) -> set[int]:
+    """The judge's classes that the rules of a request select; lists of images select none, nor does no judge.
 
     Raises UserError when a rule is about something else.
     """
     rules = [each for each in parts(request) if isinstance(each, ForgetRequest)]
-    if not rules:
+    if judge is None or not rules:
         return set()
     classes = torch.tensor(judge.classes)
     probe = Images.of(

@@ -17,7 +17,7 @@ from .worth import Worth, verdicts_on, worth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Drawn:
     """A model to be measured; its samples are drawn when a measure first asks for them.
 
     Args:
@@ -25,10 +25,8 @@ class Subject:
         sampler: of the model.
         n: samples.
         seed: of the samples.
-        judge: who judges them.
-        forget: the judge's classes that are to be forgotten.
-        retained: test images to be retained.
-        forgotten: test images to be forgotten.
+        retained: images to be retained: test images, or training images where the request names some of these.
+        forgotten: such images to be forgotten.
         progress: show bars.
     """
 
@@ -36,8 +34,6 @@ class Subject:
     sampler: Sampler
     n: int
     seed: int
-    judge: Judge
-    forget: Set[int]
     retained: Images
     forgotten: Images
     progress: bool = True
@@ -47,6 +43,19 @@ class Subject:
         """The samples, uint8 (n, C, H, W)."""
         with bar(f"{self.name}: {self.n} samples", self.n, show=self.progress) as tick:
             return self.sampler.model.space.to_pixels(self.sampler.sample(self.n, seed=self.seed, tick=tick)).cpu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Drawn):
+    """With a judge of its samples.
+
+    Args:
+        judge: who judges them.
+        forget: the judge's classes that are to be forgotten.
+    """
+
+    judge: Judge
+    forget: Set[int]
 
     @cached_property
     def verdicts(self) -> Tensor:

@@ -9,16 +9,19 @@ from .results import Result, Results
 
 def verdict(results: Results) -> str:
     """Of the row with the lowest UR + junk after the first: how often it draws what was to be forgotten, beside the
-    first row's; and whether their intervals, and the judge's errors, allow to call that forgotten.
+    first row's; and whether their intervals, and the judge's errors, allow to call that forgotten. Of images named one
+    by one: how often a sample is nearest to one of them.
     """
-    rows = [row for row in results.rows if row.value(quantities.UR) is not None]
+    rate = quantities.NEAR if any(row.value(quantities.NEAR) is not None for row in results.rows) else quantities.UR
+    rows = [row for row in results.rows if row.value(rate) is not None]
     if not rows:
         return "Nothing was measured."
     first, *others = rows
-    best = min(others or rows, key=lambda row: (row.value(quantities.UR) or 0) + (row.value(quantities.JUNK) or 0))
-    ur = best.measured[quantities.UR.name]
-    said = f"{best.model} draws what was to be forgotten in {ur.text()} % of its samples"
-    before = first.measured[quantities.UR.name] if others else None
+    best = min(others or rows, key=lambda row: (row.value(rate) or 0) + (row.value(quantities.JUNK) or 0))
+    ur = best.measured[rate.name]
+    drawn = "is nearest to an image to be forgotten" if rate is quantities.NEAR else "draws what was to be forgotten"
+    said = f"{best.model} {drawn} in {ur.text()} % of its samples"
+    before = first.measured[rate.name] if others else None
     if before is not None:
         said += f", {first.model} in {before.text()} %"
     said += _junk(best, first if others else None)

@@ -30,16 +30,16 @@ class TrainSettings:
         batch: retain images a step; on a step with a forget loss as many forget images come on top.
         lr: AdamW's learning rate at its highest.
         warmup: steps over which it rises linearly.
-        cooldown: last share of the steps, over which it falls to 5 %; 0 for none.
+        cooldown: share of the steps, at the end, over which it falls to 5 %; 0 for none.
         weight_decay: AdamW's.
         clip: largest gradient norm.
-        ema: decay of the average that is shipped; it warms up as (1 + k) / (10 + k).
+        ema: decay of the shipped average; it warms up.
         clock: training times: log-normal noise levels, or uniform t as in the paper.
-        noise_mean: mean of log(sigma/alpha) of the log-normal clock.
+        noise_mean: of the log-normal clock's log(sigma/alpha).
         draw: stratified or independent times.
         flip: mirror images at random.
         save_every: steps between saved states.
-        guard: stop when the smoothed retain loss passes this many times its lowest value.
+        guard: stop where the retain loss is this many times its lowest.
         seed: of everything random.
     """
 

@@ -19,6 +19,7 @@ from ...folders import Making, opened
 from ...forgetting.methods import unseen
 from ...formats import load
 from ...formats.native import RECORD
+from ...formats.networks import factory_of
 from ...formats.tensors import weights_sha256
 from ...metrics.judge import Judge, JudgeSettings, train_judge
 from ...metrics.measured import Measured
@@ -291,7 +292,7 @@ def _stand_in(
 ) -> ScoreModel:
     """The parent fine-tuned on what is retained; read where it is there already."""
     if (out / RECORD).exists():
-        return load(out)
+        return load(out, module_factory=factory_of(parent.network))
     return unlearn(
         parent, split, method=unseen(), settings=settings or UnlearnSettings(),
         run=RunSpec(folder=out, resume=True, overwrite=True, device="cpu", progress=progress, command=command),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measure, Measured
 from ...metrics.measures import BentShares, Frechet, GivenBack, JudgedShares, Likelihoods, bent
+from ...metrics.neighbours import Nearest
 from ...metrics.shares import forget_classes
-from ...metrics.subject import Subject
+from ...metrics.subject import Drawn, Subject
 from ...model.score import ScoreModel
 from ...progress import bar
 from ...report.results import Result
@@ -63,14 +64,16 @@ class EvaluateSettings:
                 f"nll_check must be 1 or more: an unchecked likelihood is not reported; got {self.nll_check}"
             )
 
-    @property
-    def measures(self) -> list[Measure]:
-        """All that is measured, in the order of tables."""
+    def measures(self, judged: bool) -> list[Measure]:
+        """All that is measured, in the order of tables; without a judge the nearest images stand in for classes."""
+        likelihoods = Likelihoods(images=self.nll_images, steps=self.nll_steps, check=self.nll_check, seed=self.seed)
+        if not judged:
+            return [Nearest(), likelihoods]
         return [
             JudgedShares(),
             BentShares(),
             Frechet(),
-            Likelihoods(images=self.nll_images, steps=self.nll_steps, check=self.nll_check, seed=self.seed),
+            likelihoods,
             GivenBack(images=self.renoise_images, seed=self.seed),
         ]
 
@@ -92,12 +95,16 @@ def retain_confidence(judge: Judge, split: Split, *, progress: bool = True) -> T
     return torch.cat(found)
 
 
-def check(model: ScoreModel, judge: Judge, request: Request, test: Images) -> tuple[set[int], Tensor]:
-    """The judge's classes to forget, and the mask (N,) of the test images that the rule selects.
+def check(model: ScoreModel, judge: Judge | None, request: Request, test: Images) -> tuple[set[int], Tensor]:
+    """The judge's classes to forget, and the mask (N,) of the images that the request selects.
 
-    Raises UserError, before any work: shapes that disagree; a rule that selects no test image, or all of them,
-    or none of the judge's classes, or all of them.
+    Without a judge there are no classes. Raises UserError, before any work: shapes that disagree; a request that
+    selects no test image, or all of them, or none of the judge's classes, or all of them.
     """
+    if judge is None:
+        test.check_shape(model.shape)
+        request.split(test)
+        return set(), request.mask(test)
     if model.shape != test.shape or judge.shape != test.shape:
         raise UserError(
             f"model {model.shape}, judge {judge.shape} and test images {test.shape} must agree in (channels, height, "
@@ -121,21 +128,21 @@ def evaluate(
     *,
     name: str,
     method: str,
-    judge: Judge,
+    judge: Judge | None,
     request: Request,
     test: Images,
     settings: EvaluateSettings | None = None,
     seconds: float | None = None,
     stored: Path | None = None,
     progress: bool = True,
-) -> tuple[Result, Subject]:
+) -> tuple[Result, Drawn]:
     """Sample, judge and measure a model: its result, and the subject, which holds the samples.
 
     Args:
         model: to be measured.
         name: of the model, in tables.
         method: that made it.
-        judge: of the samples.
+        judge: of the samples; None for a request without a rule, whose images samples are compared with.
         request: what was to be forgotten.
         test: images of both sets.
         settings: how much evidence to gather.
@@ -148,16 +155,18 @@ def evaluate(
     """
     settings = settings or EvaluateSettings()
     forget, chosen = check(model, judge, request, test)
-    subject = Subject(
-        name=name, sampler=settings.build(model), n=settings.n, seed=settings.seed, judge=judge, forget=forget,
-        retained=test.select(~chosen), forgotten=test.select(chosen), progress=progress,
-    )  # fmt: skip
+    drawn: dict[str, Any] = {
+        "name": name, "sampler": settings.build(model), "n": settings.n, "seed": settings.seed,
+        "retained": test.select(~chosen), "forgotten": test.select(chosen), "progress": progress,
+    }  # fmt: skip
+    subject = Drawn(**drawn) if judge is None else Subject(**drawn, judge=judge, forget=forget)
     began, whole = time.monotonic(), stored is None or not stored.exists()
     found, judged = ({}, {}) if stored is None or whole else _read(stored)
-    for measure in settings.measures:
+    for measure in settings.measures(judge is not None):
         if not set(measure.names) <= set(found):
             found |= measure.measure(subject)
-            judged = judged or judge.counts(subject.verdicts)
+            if isinstance(subject, Subject):
+                judged = judged or subject.judge.counts(subject.verdicts)
             if stored is not None:
                 write_json(stored, {"judged": judged, "measured": {key: each.to_dict() for key, each in found.items()}})
     clocks = {quantities.SECONDS: seconds, quantities.AUDIT_SECONDS: time.monotonic() - began if whole else None}
@@ -165,15 +174,16 @@ def evaluate(
     return Result(model=name, method=method, measured=found, judged=judged, sampler=settings.sampler.name), subject
 
 
-def beside(parent: Result, results: Sequence[Result], judge: Judge, forget: Set[int]) -> list[Result]:
+def beside(parent: Result, results: Sequence[Result], judge: Judge | None, forget: Set[int]) -> list[Result]:
     """The results, each with how far its kept classes' shares are from those among the parent's samples."""
 
     def kept(result: Result) -> list[int]:
+        assert judge is not None
         counts = zip(judge.classes, result.judged.values(), strict=False)  # junk, the last, is no class
         return [count for label, count in counts if label not in forget]
 
     def measured(result: Result) -> Result:
-        if not result.judged or not parent.judged:
+        if judge is None or not result.judged or not parent.judged:
             return result
         found = bent(quantities.BENT_FROM_PARENT, kept(result), kept(parent))
         return replace(result, measured={**result.measured, found.name: found})

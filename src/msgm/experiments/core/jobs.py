@@ -14,15 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import ForgetRequest, Images, Source, Split
+from ...data import Images, Request, Source, Split
 from ...errors import UserError
 from ...forgetting.methods import Method
-from ...formats import load
+from ...formats import Reading, load
 from ...formats.native import RECORD
+from ...formats.networks import factory_of
 from ...formats.tensors import weights_sha256
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measured
+from ...metrics.shares import by_class
 from ...metrics.worth import Worth, worth_for
 from ...model.score import ScoreModel
 from ...progress import Tick, bar
@@ -31,6 +33,7 @@ from ...report.results import Result
 from ...report.samples import clear
 from ...status import FINISHED, Status, refused
 from ...storage import write_bytes
+from ...training.earlier import Earlier
 from ...training.loop import Diverged, Watch, unlearn
 from ...training.runs import STATE, RunSpec, read_log
 from ...training.settings import UnlearnSettings
@@ -52,8 +55,10 @@ class Task:
     """
 
     model: str
+    reading: Reading = Reading()
     data: Source
-    rule: str
+    request: Request
+    earlier: Earlier = "forget"
     judge: str
     confidence: str | None = None
     evaluation: EvaluateSettings
@@ -106,18 +111,22 @@ class Job:
 
 
 @lru_cache(maxsize=1)
-def inputs(task: Task) -> tuple[ScoreModel, Split, Images, Judge]:
-    """The model, the training images in two, the test images and the judge. Raises UserError where they do not fit."""
-    model, request, judge = load(task.model), ForgetRequest(task.rule), Judge.load(task.judge)
-    test = task.data.open("test")
+def inputs(task: Task) -> tuple[ScoreModel, Split, Images, Judge | None]:
+    """The model, the training images in two, the test images and the judge. Raises UserError where they do not fit.
+
+    For a request without a rule there is no judge; one that names training images is measured on these.
+    """
+    model, request = task.reading.load(task.model), task.request
+    judge = Judge.load(task.judge) if by_class(request) else None
+    test = task.data.open("train" if request.lists else "test")
     check(model, judge, request, test)
     return model, request.split(task.data.open()), test, judge
 
 
-def judge_of(task: Task) -> Worth:
-    """What the judge of all runs is worth for the request."""
+def judge_of(task: Task) -> Worth | None:
+    """What the judge of all runs is worth for the request, if one is asked."""
     _, split, test, judge = inputs(task)
-    return worth_for(judge, split.request, test)
+    return worth_for(judge, split.request, test) if judge is not None else None
 
 
 def common_identity(task: Task) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def common_identity(task: Task) -> dict[str, Any]:
         "request": split.to_dict(),
         "data": split.digest,
         "test": test.digest,
-        "judge": weights_sha256(judge),
+        "judge": weights_sha256(judge) if judge is not None else None,
         "selection": asdict(task.selection) if task.selection is not None else None,
         "evaluation": asdict(task.evaluation),
     }
@@ -155,7 +164,8 @@ def perform_all(
     if workers < 1:
         raise UserError(f"workers must be 1 or more; got {workers}")
     for task in {job.task for job in jobs}:
-        judge_of(task).check()
+        if (worth := judge_of(task)) is not None:
+            worth.check()
     common = {task: common_identity(task) for task in {job.task for job in jobs}}
     pieces = [
         Piece(key=job.name, folder=job.out, identity=job.identity(common[job.task]), run=partial(perform, job))
@@ -208,12 +218,12 @@ class _Refused(Exception):
 
 
 def _made(
-    job: Job, parent: ScoreModel, split: Split, judge: Judge, report: _Report
+    job: Job, parent: ScoreModel, split: Split, judge: Judge | None, report: _Report
 ) -> tuple[ScoreModel, float | None, Status]:
     """The unlearned model, the seconds it took if it was made in one go, and how the run ended."""
     assert job.method is not None
     if (job.out / RECORD).exists():
-        model = load(job.out)
+        model = load(job.out, module_factory=factory_of(parent.network))
         return model, None, Status.from_dict(model.record["status"])
     if job.refusal:
         raise _Refused(job.refusal)
@@ -223,6 +233,7 @@ def _made(
             report.inner = watch
             model = unlearn(
                 parent, part, method=job.method, settings=job.settings, confidence=_confidence(job, part), watch=report,
+                earlier=job.task.earlier,
                 run=RunSpec(
                     folder=job.out, resume=True, overwrite=True, device=job.task.device, command=job.task.command,
                     progress=False,
@@ -246,11 +257,13 @@ def _confidence(job: Job, split: Split) -> Tensor | None:
 
 
 @contextmanager
-def _selected(job: Job, parent: ScoreModel, split: Split, judge: Judge) -> Iterator[tuple[Split, Watch | None]]:
+def _selected(job: Job, parent: ScoreModel, split: Split, judge: Judge | None) -> Iterator[tuple[Split, Watch | None]]:
     """What to train on, and who watches: with a selection, without its held-out images."""
     if job.task.selection is None:
         yield split, None
         return
+    if judge is None:
+        raise UserError(f"{split.request} names single images, which no judge can watch; leave out the selection")
     with Selection(
         job.task.selection, split=split, judge=judge, parent=parent, steps=job.settings.steps, out=job.out
     ) as watch:

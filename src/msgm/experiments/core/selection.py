@@ -40,9 +40,9 @@ class SelectSettings:
     A watched checkpoint is measured by a reduced audit, with these numbers a fifth of a full one.
 
     Args:
-        select_every: steps between watched checkpoints; the last is always watched.
+        select_every: steps between watched checkpoints.
         select_n: samples judged at each, by 10 steps of dpm++.
-        select_images: held-out images of each set for the likelihood of each.
+        select_images: held-out images of each set for the NLL.
         select_share: share of the training images of each set that is held out.
         select_junk: by how much the share of junk may exceed the parent's.
         select_nll: bits/dim by which the retained NLL may exceed the parent's.

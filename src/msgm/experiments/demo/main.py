@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from ...data import Source
+from ...data import ForgetRequest, Source
 from ...folders import Making, opened
 from ...forgetting.methods import DEFAULT, METHODS, Method, orthogonal, unseen
 from ...formats import load
@@ -48,7 +48,8 @@ def demo(
     """
     with opened(out, MADE, resume=resume, overwrite=overwrite) as place:
         task = Task(
-            model=EMBEDDED, data=Source("demo"), rule=RULE, judge=EMBEDDED, evaluation=evaluation, command=command
+            model=EMBEDDED, data=Source("demo"), request=ForgetRequest(RULE), judge=EMBEDDED, evaluation=evaluation,
+            command=command,
         )  # fmt: skip
         methods: dict[str, Method | None] = {"Standard": None, **models()}
         jobs = [

@@ -78,7 +78,7 @@ def edit(
             groups[key] = {"before": before, **masked, "after": after}
             region = None if known is None else ~known
             found[key] = restored(part, after, region=region, judge=judge, request=request)
-        rule = request.to_dict().get("rule") if request is not None else None
+        rule = request.words if request is not None else None
         _write(place, groups, {**record, "commit": commit(), "rule": rule, "judge": judged_by, "sets": found})
     return found
 

@@ -32,7 +32,7 @@ def compare(
     models: Mapping[str, ScoreModel],
     *,
     request: Request,
-    judge: Judge,
+    judge: Judge | None,
     test: Images,
     settings: EvaluateSettings,
     out: Path,
@@ -45,7 +45,7 @@ def compare(
     Args:
         models: by name, in the order of the table; the others are measured beside the first.
         request: what was to be forgotten.
-        judge: of the samples.
+        judge: of the samples; None for a request without a rule.
         test: images of both sets.
         settings: how much evidence to gather.
         out: folder for all of it.
@@ -58,8 +58,9 @@ def compare(
     """
     for model in models.values():
         check(model, judge, request, test)
-    worth = worth_for(judge, request, test)
-    worth.check()
+    worth = worth_for(judge, request, test) if judge is not None else None
+    if worth is not None:
+        worth.check()
     size = len(models) * settings.n * (math.prod(test.shape) + 200)
     with opened(out, replace(MADE, identity={"command": command}, size=size), overwrite=overwrite) as place:
         rows, pixels = [], {}
@@ -83,13 +84,13 @@ def _write(
     records: Mapping[str, Mapping[str, Any]],
 ) -> None:  # fmt: skip
     """The samples first, and last what refers to them."""
-    out, rule = place.path, request.to_dict().get("rule", request)
+    out, title = place.path, f"Forgotten: {request.words}"
     place.clear()
     for name, samples in pixels.items():
         save_samples(out / "samples" / name, samples)
     write_json(out / "results.json", results.to_dict())
     write_html(
-        out / "report.html", results, title=f"Forgotten: {rule}", curves={}, notes=list(notes), records=records,
+        out / "report.html", results, title=title, curves={}, notes=list(notes), records=records,
         grids=[(name, grid(samples[:SHOWN])) for name, samples in pixels.items()],
     )  # fmt: skip
     place.end()

@@ -223,7 +223,7 @@ def _report(out: Path, task: Task, results: Results, pareto: bytes, shown: Seque
     write_html(
         out / "report.html",
         results,
-        title=f"Ways to forget: {task.rule}",
+        title=f"Ways to forget: {task.request.words}",
         sheets=[
             results_sheet(results, {**COLUMNS, "status": lambda row: row.said}),
             *judged_sheets(results),

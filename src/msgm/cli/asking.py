@@ -1,0 +1,105 @@
+"""What is to be forgotten, as a command is told: by a rule, or image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data import FileRequest, ForgetRequest, ImageRequest, Images, IndexRequest, Request, Source, request_of
+from ..errors import UserError
+from ..formats.native import EMBEDDED
+from ..metrics.judge import Judge
+from ..metrics.shares import by_class
+from ..model.score import ScoreModel
+from .options import images_of
+
+WAYS = "--forget RULE, --forget-list FILE, --forget-dir FOLDER or --forget-index ROWS"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forget:
+    """One way of saying it.
+
+    Args:
+        forget: rule, as "label in [3, 7]".
+        forget_list: file that names images, one a line.
+        forget_dir: folder with copies of the images.
+        forget_index: row numbers, from 0, as 3,17.
+    """
+
+    forget: str | None = None
+    forget_list: Path | None = None
+    forget_dir: Path | None = None
+    forget_index: str | None = None
+
+    def check(self, *, needed: bool = False) -> None:
+        """UserError for two ways at once, and where it is ``needed`` for none."""
+        said = [value for value in vars(self).values() if value is not None]
+        if len(said) > 1 or (needed and not said):
+            raise UserError(f"say in one way what is to be forgotten: {WAYS}")
+
+    def given(self, source: Source | None = None) -> Request | None:
+        """The request that was said; copies are read as ``source`` is."""
+        self.check()
+        if self.forget_list is not None:
+            return FileRequest(_lines(self.forget_list))
+        if self.forget_index is not None:
+            return IndexRequest(_numbers(self.forget_index))
+        if self.forget_dir is not None:
+            return ImageRequest.of(_copies(self.forget_dir, source))
+        return ForgetRequest(self.forget) if self.forget is not None else None
+
+    def needed(self, source: Source | None = None) -> Request:
+        """`given`; UserError where nothing was said."""
+        self.check(needed=True)
+        request = self.given(source)
+        assert request is not None
+        return request
+
+    def of(self, model: ScoreModel, source: Source | None = None) -> Request | None:
+        """`given`, else the model's own request, if its record has one."""
+        own: dict[str, Any] = model.record.get("request") or {}
+        return self.given(source) or (request_of(own) if own else None)
+
+
+def looked_at(model: ScoreModel, source: Source, request: Request | None) -> Images:
+    """The images that a request parts: test images, or training images where it names some of these."""
+    return images_of(model, source, "train" if request is not None and request.lists else "test")
+
+
+def judge_of(request: Request, judge: str | None, device: str = "cpu") -> Judge | None:
+    """The judge that is named, else that of the package; none for a request without a rule."""
+    if by_class(request):
+        return Judge.load(judge or EMBEDDED).to(device)
+    if judge is not None:
+        raise UserError(f"{request} names single images, and a judge tells classes; leave out --judge")
+    return None
+
+
+def _lines(file: Path) -> tuple[str, ...]:
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as text ({error}); name a file with an image's name a line") from None
+    if not any(lines):
+        raise UserError(f"{file} names no image; write an image's name a line")
+    return tuple(line for line in lines if line)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise UserError(f"--forget-index wants row numbers with commas between, as 3,17; got {text!r}") from None
+
+
+def _copies(folder: Path, source: Source | None) -> Images:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name one with copies of the images to forget, or use --forget-list")
+    base = source or Source(str(folder))
+    plain = Source(str(folder), size=base.size, mode=base.mode, background=base.background)
+    try:
+        return plain.open()
+    except UserError as error:
+        raise UserError(f"the images of --forget-dir: {error}") from None
