@@ -57,7 +57,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     root = tmp_path_factory.mktemp("task")
     tiny_files(root)
     return Task(
-        model=str(root / "model"), data=Source(str(root / "data")), rule="label == 1", judge=str(root / "judge"),
+        model=str(root / "model"), data=Source(str(root / "data")), request=ForgetRequest("label == 1"), judge=str(root / "judge"),
         evaluation=LOOK, command="msgm sweep",
     )  # fmt: skip
 
@@ -227,7 +227,7 @@ SCRIPT = """
 import signal, sys
 from pathlib import Path
 import torch
-from msgm.data import Source
+from msgm.data import ForgetRequest, Source
 torch.set_num_threads(1)  # as these tests do: more round differently
 sys.path.insert(0, sys.argv[1])
 import test_sweep
@@ -318,7 +318,7 @@ def test_all_methods_and_seeds_fit_the_time_on_two_cores() -> None:
         job = Job(
             name="a", out=Path("unused"), method=method,
             task=Task(
-                model="demo", data=Source("demo"), rule="label == 3", judge="demo", confidence="demo", evaluation=audit,
+                model="demo", data=Source("demo"), request=ForgetRequest("label == 3"), judge="demo", confidence="demo", evaluation=audit,
             ),
             settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps)),
         )  # fmt: skip

@@ -28,14 +28,11 @@ def show(model: str) -> None:
         raise UserError(f"{model} has no record: it is no model folder of msgm; see msgm inspect {model}")
     record = load(model).record  # compares weights, seal and links
     if "seal" not in read_json(place):
-        raise UserError(
-            f"{place} has no seal: what it says cannot be checked; it was taken away, or is older than seals"
-        )
+        raise UserError(f"{place} has no seal: it was taken away, or is older than seals; what it says is not checked")
     entries, asked = chain(record), set[Any]()
     for number, entry in enumerate(entries, 1):
-        for line in _told(entry, asked):
-            print(f"{number:>2}  {line}")
-            number = "  "  # type: ignore[assignment]
+        first, *others = _told(entry, asked)
+        print(f"{number:>2}  {first}", *(f"    {line}" for line in others), sep="\n")
     linked = "records, each linked to the one before" if len(entries) > 1 else "record"
     print(f"{len(entries)} {linked}; the weights are the last one's; its hash is {digest(record)}")
 
