@@ -57,8 +57,8 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     root = tmp_path_factory.mktemp("task")
     tiny_files(root)
     return Task(
-        model=str(root / "model"), data=Source(str(root / "data")), request=ForgetRequest("label == 1"), judge=str(root / "judge"),
-        evaluation=LOOK, command="msgm sweep",
+        model=str(root / "model"), data=Source(str(root / "data")), request=ForgetRequest("label == 1"),
+        judge=str(root / "judge"), evaluation=LOOK, command="msgm sweep",
     )  # fmt: skip
 
 
@@ -296,7 +296,7 @@ def test_what_a_run_asks_of_the_network_is_counted(task: Task, tmp_path: Path) -
     calls: list[int] = []
     hook = model.network.register_forward_hook(lambda module, given, made: calls.append(len(given[0])))
     evaluate(
-        model, name="a", method="", judge=Judge.load(task.judge), request=ForgetRequest(task.rule),
+        model, name="a", method="", judge=Judge.load(task.judge), request=task.request,
         test=inputs(task)[2], settings=LOOK, progress=False,
     )  # fmt: skip
     hook.remove()
@@ -318,7 +318,8 @@ def test_all_methods_and_seeds_fit_the_time_on_two_cores() -> None:
         job = Job(
             name="a", out=Path("unused"), method=method,
             task=Task(
-                model="demo", data=Source("demo"), request=ForgetRequest("label == 3"), judge="demo", confidence="demo", evaluation=audit,
+                model="demo", data=Source("demo"), request=ForgetRequest("label == 3"), judge="demo", confidence="demo",
+                evaluation=audit,
             ),
             settings=replace(settings, batch=equal_batch(method, settings.batch, settings.steps)),
         )  # fmt: skip
