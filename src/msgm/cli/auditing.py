@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from ..model.score import ScoreModel
 from ..storage import write_json
 from .asking import Forget
 from .options import Data, images_of
-from .reading import read_model
+from .reading import read_models
 
 
 def audit(
@@ -73,22 +73,23 @@ def audit(
         overwrite: replace what is in the output folder.
     """
     ready(out, MADE, resume=resume, overwrite=overwrite)
-    source = read_model(model, reading.beside(model))
+    named = [name for name in (retrained or "").split(",") if name]
+    loaded = read_models([against, *named, model], reading)
+    source = loaded[model]
     images = data.of(source)
     asked = request.of(source, images)
     if asked is None:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     if asked.lists:
         raise UserError(f"an audit asks for the forgotten among test images, and {asked} names training images")
-    named = [name for name in (retrained or "").split(",") if name]
     found = attack(
         source,
-        against=read_model(against, reading.beside(against)),
+        against=loaded[against],
         split=asked.split(images_of(source, images, "train")),
         held=asked.split(images_of(source, images, "test")),
         judge=Judge.load(judge),
         out=out,
-        retrained=_named(named, reading),
+        retrained=_named({name: loaded[name] for name in named}),
         guide=Judge.load(guide) if guide else None,
         other=images_of(source, replace(data, name=other).source, "train") if other else None,
         budget=replace(BUDGETS[budget], seed=seed),
@@ -109,12 +110,12 @@ def audit(
     print(f"saved {out / 'audit.html'}")
 
 
-def _named(folders: Sequence[str], reading: Reading) -> dict[str, ScoreModel]:
-    """The models in some folders by the folders' names, each told from the others and from the audit's own two."""
+def _named(models: Mapping[str, ScoreModel]) -> dict[str, ScoreModel]:
+    """Models by the names of their folders, each told from the others and from the audit's own two."""
     found: dict[str, ScoreModel] = {}
-    for folder in folders:
+    for folder, model in models.items():
         name = Path(folder).resolve().name
         while name in (MODEL, PARENT, *found):
             name += "-again"
-        found[name] = read_model(folder, reading.beside(folder))
+        found[name] = model
     return found

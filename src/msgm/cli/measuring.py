@@ -28,7 +28,7 @@ from ..storage import place_file
 from ..training.settings import UnlearnSettings
 from .asking import Forget, judge_of, looked_at
 from .options import Data, build_filter, hardware, refuse_unused, show
-from .reading import read_model
+from .reading import read_model, read_models
 
 
 def sample(
@@ -75,7 +75,8 @@ def sample(
     """
     device = hardware(threads, device)
     ready(out, SAMPLES, resume=resume, overwrite=overwrite)
-    source = read_model(model, reading.beside(model) if against else reading).to(device)
+    loaded = read_models([*([against] if against else []), model], reading)
+    source, other = loaded[model].to(device), loaded[against] if against else None
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
     images = data.of(source) if data != Data() else None
@@ -83,10 +84,8 @@ def sample(
     refuse_unused(filter, forget=said, guide=guide, against=against)
     drawn: ScoreModel = source
     if filter is not None:
-        beside = read_model(against, reading.beside(against)) if against else None
-        drawn = build_filter(
-            filter, source, request=request.of(source, images), guide=guide, against=beside, source=images
-        )
+        asked = request.of(source, images)
+        drawn = build_filter(filter, source, request=asked, guide=guide, against=other, source=images)
     drawer = sampler.maker("sampler", SAMPLERS)(drawn)
     identity: dict[str, Any] = {
         "weights_sha256": weights_sha256(source.network),
@@ -209,8 +208,7 @@ def evaluate(
 ) -> None:
     """Measure a model: unlearning ratio, junk, likelihoods of both sets; table, results.json and report.html.
 
-    A request that names single images has no class that a judge could see. It is measured on the training images: how
-    often a sample is nearest to one to be forgotten, and how near samples come to those.
+    Of single images: how often a sample is nearest to one to be forgotten, and how near samples come to them.
 
     Args:
         model: a model folder, or demo.
@@ -230,8 +228,8 @@ def evaluate(
     device = hardware(threads, device)
     ready(out, EVALUATION, overwrite=overwrite)
     refuse_unused(filter, guide=guide)
-    names = [*([against] if against else []), model]
-    loaded = {name: read_model(name, reading.beside(name) if len(names) > 1 else reading).to(device) for name in names}
+    read = read_models([*([against] if against else []), model], reading)
+    loaded = {name: each.to(device) for name, each in read.items()}
     labels = _labels(list(loaded))
     models = {labels[name]: each for name, each in loaded.items()}
     images, notes = data.of(loaded[model]), []

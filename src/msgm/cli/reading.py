@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data import request_of
@@ -17,6 +18,14 @@ def read_model(name: str, reading: Reading = Reading()) -> ScoreModel:
     model = reading.load(name)
     print(f"{name}: {describe(model)}", flush=True)
     return model
+
+
+def read_models(names: Sequence[str], reading: Reading) -> dict[str, ScoreModel]:
+    """Several; what is chosen is for those that are not ours, and refused where all are."""
+    chosen = {name: reading.beside(name) for name in names}
+    if reading not in chosen.values():
+        chosen[names[-1]] = reading
+    return {name: read_model(name, each) for name, each in chosen.items()}
 
 
 def inspect(
