@@ -172,13 +172,13 @@ def unlearn(
         selection: Selection
         request: What is to be forgotten
         out: folder for the new model, its record and log.jsonl.
-        earlier: what to do with earlier requests.
+        earlier: requests made before.
         method: one of those that msgm methods lists.
         data: the images; by default those of the model's record.
         confidence: judge that weighs images: a folder, or demo.
         judge: judge of --select and --seeds: a folder, or demo.
         select: watch the run and keep its best checkpoint.
-        seeds: runs, from seed on; two or more are audited, and averaged.
+        seeds: runs from seed on; several are audited, averaged.
         n: samples judged a seed; by default as in evaluate.
         nll_images: likelihood images a seed; by default as in evaluate.
         workers: processes that share the seeds.
