@@ -1,68 +1,147 @@
-"""Write the blocks of docs/results/cifar10.md: python scripts/make_tables.py runs/cifar10.
+"""Write pages of docs/results: python scripts/make_tables.py runs/table7.
 
-The folder's results.json becomes docs/results/cifar10-vp-gpu.json and its samples docs/images/results/cifar10-*.png.
-Without a folder the page is made again from these files, and with --check nothing is written: the exit status says
-whether it is up to date.
+The folder's results.json becomes docs/results/NAME.json, its samples docs/images/results/NAME-*.png, where the data may
+be shown, and the blocks of docs/results/NAME.md are filled; NAME is that of the table, or of the data set where there
+are several. Without a folder all pages are made again from these files, and with --check nothing is written: the exit
+status says whether they are up to date.
 """
 
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 from blocks import ROOT, fill, picture, table
 
 from msgm.experiments.paper.budgets import BUDGETS
-from msgm.experiments.paper.claims import agreements, claims, findings
+from msgm.experiments.paper.claims import agreements, claims
+from msgm.experiments.paper.findings import findings
 from msgm.experiments.paper.pieces import Aim
-from msgm.experiments.paper.report import Results, name_of, sheets
+from msgm.experiments.paper.report import Results, name_of
+from msgm.experiments.paper.sheets import sheets
+from msgm.experiments.paper.tables import GROUPS, TABLES
+from msgm.model.networks import PRESETS
 from msgm.report.tables import Sheet
 
-STORED, PAGE = ROOT / "docs/results/cifar10-vp-gpu.json", ROOT / "docs/results/cifar10.md"
-IMAGES = ROOT / "docs/images/results"
+FOLDER, IMAGES = ROOT / "docs/results", ROOT / "docs/images/results"
+STORED = {"cifar10": "cifar10-vp-gpu"}
+"""Results whose file has another name than their page."""
+PAGES = [name for name in (*GROUPS, *TABLES) if (FOLDER / f"{STORED.get(name, name)}.json").exists()]
+SKELETON = """# {title}
+
+What is to be forgotten: `{rule}`. A judge that was trained apart from everything else says what is in a sample. Shares
+and likelihoods have 95 % intervals; two numbers are told apart only where their intervals do not meet.
+
+<!-- limits:begin -->
+<!-- limits:end -->
+
+## What was found
+
+<!-- findings:begin -->
+<!-- findings:end -->
+
+## What the paper says
+
+<!-- agreements:begin -->
+<!-- agreements:end -->
+
+<!-- claims:begin -->
+<!-- claims:end -->
+
+[All claims of the paper](index.md) are on one page.
+
+## How it was made
+
+<!-- made-by:begin -->
+<!-- made-by:end -->
+
+The numbers are in [`{name}.json`]({name}.json), and `python scripts/make_tables.py` makes this page from them.
+
+## The tables
+
+<!-- tables:begin -->
+<!-- tables:end -->
+
+## Samples
+
+<!-- pictures:begin -->
+<!-- pictures:end -->
+"""
+
+
+def name_of_page(results: Results) -> str:
+    """The table's, or that of several tables about one data set."""
+    names = tuple(results["tables"])
+    return names[0] if len(names) == 1 else next(key for key, group in GROUPS.items() if group == names)
 
 
 def markdown(sheet: Sheet) -> str:
     return f"### {sheet.title}\n\n{table(sheet.headings, sheet.rows)}\n\n{sheet.legend}"
 
 
+def parameters(results: Results) -> float:
+    """Millions of weights of the network."""
+    import torch
+
+    if results["speed"] is not None:
+        return results["speed"]["parameters"] / 1e6
+    with torch.device("meta"):
+        network = PRESETS[results["budget"]["network"]].build(1 if results["request"]["data"] == "mnist" else 3)
+    return sum(p.numel() for p in network.parameters()) / 1e6
+
+
 def made_by(results: Results) -> str:
     budget, audit, device = results["budget"], results["budget"]["audit"], results["device"]
     drawn = " and ".join(f"{d['n']:,} by {d['sampler']} in {d['steps']} steps" for d in audit["draws"])
-    told = []
-    for name, kind in budget["kinds"].items():
-        rows = [row for row in results["rows"] if row["process"] == name]
-        steps = {row["method"]: row["made"]["settings"]["steps"] for row in rows if row["origin"] == "scratch"}
-        tuned = next((row["made"]["settings"] for row in rows if row["origin"] == "tuned"), None)
-        if "standard" not in steps:
-            told.append(f"{name.upper()}: not run yet")
-            continue
-        told.append(
-            f"{name.upper()}: {steps['standard']:,} steps at batch {kind['train']['batch']} "
-            f"({steps['standard'] * kind['train']['batch'] / 1e6:.1f} M images)"
-            + (f", fine-tuned for {tuned['steps']:,} at {tuned['batch']} of each set" if tuned else "")
-        )
+    told = [steps_of(results, name, kind) for name, kind in budget["kinds"].items()]
     seeds = sorted({row["seed"] for row in results["rows"]})
     return (
-        f"`{results['command']}`, commit `{results['commit'][:7]}`, {results['date']}, one {device['device']}, "
-        f"{device['precision']}, {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}. Network "
-        f"{budget['network']} ({results['speed']['parameters'] / 1e6:.1f} M parameters), "
-        f"{budget['image_size']}x{budget['image_size']}. {'; '.join(told)}. Samples of each model: {drawn}; "
-        f"likelihoods of {audit['nll_images']} test images of each set in {audit['nll_steps']} steps and float32, "
-        f"{audit['nll_check']} of them again with twice the steps."
+        f"`{results['command']}`, commit `{results['commit'][:7]}`, {results['date']}, one "
+        f"{'core of a CPU' if device['device'] == 'cpu' else device['device']}, {device['precision']}, "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}. Network {budget['network']} "
+        f"({parameters(results):.1f} M parameters), {budget['image_size']}x{budget['image_size']}. {'; '.join(told)}. "
+        f"Samples of each model: {drawn}; likelihoods of {audit['nll_images']} test images of each set in "
+        f"{audit['nll_steps']} steps and float32, {audit['nll_check']} of them again with twice the steps."
+    )
+
+
+def steps_of(results: Results, process: str, kind: dict) -> str:
+    """How the models of one process were made."""
+    rows = [row for row in results["rows"] if row["process"] == process]
+    standard = next((row["made"]["settings"] for row in rows if row["method"] == "standard"), None)
+    if standard is None:
+        return f"{process.upper()}: not run yet"
+    tuned = next((row["made"]["settings"] for row in rows if row["origin"] == "tuned"), None)
+    return (
+        f"{process.upper()}: {standard['steps']:,} steps at batch {kind['train']['batch']} "
+        f"({standard['steps'] * kind['train']['batch'] / 1e6:{'.1f' if standard['steps'] > 5000 else '.2f'}} M images)"
+        + (f", fine-tuned for {tuned['steps']:,} at {tuned['batch']} of each set" if tuned else "")
     )
 
 
 def limits(results: Results) -> str:
-    paper = BUDGETS["paper"]["cifar10"].kinds["vp"]
-    tuned = next(row["made"]["settings"] for row in results["rows"] if row["origin"] == "tuned")
-    standard = next(row["made"]["settings"] for row in results["rows"] if row["method"] == "standard")
+    rows = results["rows"]
+    most = max(Counter((row["process"], row["origin"], row["method"]) for row in rows).values())
+    standard = next(row for row in rows if row["method"] == "standard")
+    paper = BUDGETS["paper"][results["request"]["data"]].kinds[standard["process"]]
+    tuned = next((row["made"]["settings"] for row in rows if row["origin"] == "tuned"), None)
+    own, network = standard["made"]["settings"], f"a network of {parameters(results):.1f} M parameters"
+    images = own["steps"] * own["batch"] / 1e6
+    told = [
+        f"{images:.{1 if images > 1 else 2}f} M images in training (the paper budget has "
+        f"{paper.train.steps * paper.train.batch / 1e6:.0f} M)"
+        + (f" and {tuned['steps']} steps of fine-tuning ({paper.tune.steps:,})" if tuned else ""),
+        network,
+        "one seed"
+        if max(seeds.values()) == 1
+        else f"{max(seeds.values())} seeds of each fine-tuning, one from scratch",
+        *(["images that were JPEG files"] if results["request"]["data"] != "mnist" else []),
+        "a judge and a Fréchet distance of our own",
+    ]
     return (
-        f"**This is not the paper's run.** {standard['steps'] * standard['batch'] / 1e6:.1f} M images in training (the "
-        f"paper budget has {paper.train.steps * paper.train.batch / 1e6:.0f} M) and {tuned['steps']} steps of "
-        f"fine-tuning ({paper.tune.steps:,}), a network of {results['speed']['parameters'] / 1e6:.1f} M parameters, "
-        "one seed, images that were JPEG files, a judge and a Fréchet distance of our own. So what is compared is the "
-        "order of the methods, not their numbers."
+        f"**This is not the paper's run.** {', '.join(told)}. So what is compared is the order of the methods, not "
+        "their numbers."
     )
 
 
@@ -72,34 +151,50 @@ def verdicts(results: Results) -> str:
 
 
 def bullets(lines: list[str]) -> str:
-    return "\n".join(f"* {line}" for line in lines)
+    return "\n".join(f"* {line}" for line in lines) or "The paper prints no numbers here."
 
 
 def pictures(results: Results) -> str:
-    lines = []
+    lines, what = [], {"samples": "Samples", "flagged": "Flagged samples, each before the nearest training images"}
     for row in results["rows"]:
-        name = picture_name(row)
-        if (IMAGES / name).exists():
-            how = " from scratch" if row["origin"] == "scratch" and row["method"] != "standard" else ""
-            title = f"{row['process'].upper()}, {name_of(row['method'])}{how}"
-            lines.append(f"**{title}**\n\n![Samples: {title}](../images/results/{name})")
-    return "\n\n".join(lines)
+        how = " from scratch" if row["origin"] == "scratch" and row["method"] != "standard" else ""
+        title = f"{row['process'].upper()}, {name_of(row['method'])}{how}"
+        for kind, text in what.items():
+            name = picture_name(results, row, kind)
+            if row["seed"] == 0 and (IMAGES / name).exists():
+                lines.append(f"**{title}**\n\n![{text}: {title}](../images/results/{name})")
+    return "\n\n".join(lines) or "No picture of these data may be shown."
 
 
-def picture_name(row: dict) -> str:
-    return f"cifar10-{row['process']}-{row['origin']}-{row['method']}.png"
+def picture_name(results: Results, row: dict, kind: str) -> str:
+    own = f"{name_of_page(results)}-{row['process']}-{row['origin']}-{row['method'].replace(' ', '-')}"
+    return f"{own}.png" if kind == "samples" else f"{own}-{kind}.png"
 
 
-def main() -> int:
-    for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
-        shutil.copy(folder / "results.json", STORED)
-        IMAGES.mkdir(exist_ok=True)
-        for row in json.loads(STORED.read_text())["rows"]:
-            if row["seed"] == 0:
-                aim = Aim(**{key: row[key] for key in ("process", "origin", "method", "seed")})
-                picture(folder / aim.key / "samples.png", f"results/{picture_name(row)}", colours=256)
-    results = json.loads(STORED.read_text())
-    made = {
+def store(folder: Path) -> None:
+    """Put a run's results and pictures where the pages find them."""
+    results = json.loads((folder / "results.json").read_text())
+    name = name_of_page(results)
+    shutil.copy(folder / "results.json", FOLDER / f"{STORED.get(name, name)}.json")
+    page = FOLDER / f"{name}.md"
+    if not page.exists():
+        title = TABLES[name].title if name in TABLES else f"{results['request']['data']}: tables of the paper"
+        page.write_text(SKELETON.format(title=title, rule=results["request"]["rule"], name=STORED.get(name, name)))
+    if name not in PAGES:
+        PAGES.append(name)
+    if not results["request"].get("pictures", True):
+        return
+    IMAGES.mkdir(exist_ok=True)
+    for row in [row for row in results["rows"] if row["seed"] == 0]:
+        aim = Aim(**{key: row[key] for key in ("process", "origin", "method", "seed")})
+        for kind in ("samples", *(["flagged"] if row["method"] == "unseen" else [])):
+            if (place := folder / aim.key / f"{kind}.png").exists():
+                colours = 64 if results["request"]["data"] == "mnist" else 256
+                picture(place, f"results/{picture_name(results, row, kind)}", colours=colours)
+
+
+def made(results: Results) -> dict[str, str]:
+    return {
         "findings": bullets(findings(results)),
         "agreements": bullets(agreements(results)),
         "claims": verdicts(results),
@@ -108,7 +203,17 @@ def main() -> int:
         "tables": "\n\n".join(markdown(sheet) for sheet in sheets(results)),
         "pictures": pictures(results),
     }
-    return fill(PAGE, made, check="--check" in sys.argv)
+
+
+def main() -> int:
+    check = "--check" in sys.argv
+    for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
+        store(folder)
+    status = 0
+    for name in PAGES:
+        results = json.loads((FOLDER / f"{STORED.get(name, name)}.json").read_text())
+        status |= fill(FOLDER / f"{name}.md", made(results), check=check)
+    return status
 
 
 if __name__ == "__main__":

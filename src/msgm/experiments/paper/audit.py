@@ -26,6 +26,7 @@ from ...storage import write_bytes
 from ...training.runtime import Runtime
 from .budgets import AuditSettings, Draw
 
+SAMPLES, MARKED = "samples.png", "flagged.png"
 SHOWN, FLAGGED, NEAREST = 60, 8, 3
 """Samples in a model's picture; flagged samples in another, and the training images beside each."""
 
@@ -66,8 +67,8 @@ class Auditor:
             with self.runtime.active():
                 found[draw.name], pixels = self.judged(partial(self._pixels, model, draw), draw.n)
             if len(found) == 1:
-                write_bytes(pictures / "samples.png", png(grid(pixels[:SHOWN], columns=10, scale=1, gap=1)))
-                found[draw.name]["flagged"] = self.flagged(pixels, pictures / "flagged.png")
+                write_bytes(pictures / SAMPLES, png(grid(pixels[:SHOWN], columns=10, scale=1, gap=1)))
+                found[draw.name]["flagged"] = self.flagged(pixels, pictures / MARKED)
         return found
 
     def _pixels(self, model: ScoreModel, draw: Draw) -> Tensor:

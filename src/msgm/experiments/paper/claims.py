@@ -15,13 +15,9 @@ from .report import (
     NAMES,
     Bounds,
     Results,
-    bent,
     draws,
     floor,
-    forgotten,
-    frechet,
     likelihood,
-    name_of,
     parts,
     ratio,
     rows,
@@ -29,7 +25,7 @@ from .report import (
     share,
     where,
 )  # fmt: skip
-from .tables import METHODS, TABLES, Part, Printed
+from .tables import METHODS, TABLES, Part, Printed, recipe
 
 Verdict = Literal[
     "confirmed at this budget", "not confirmed at this budget", "contradicted at this budget", "not run yet"
@@ -37,6 +33,7 @@ Verdict = Literal[
 NEAR = 0.1
 """Bits/dim within which a likelihood counts as where it was."""
 SURELY = f"by {NEAR:g} bits/dim or more"
+ALTERNATING, SIMULTANEOUS = "orthogonal alpha=0.7", "orthogonal alpha=0.7 every=1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,31 +96,80 @@ def bounds(found: Measured | None) -> Bounds | None:
 
 
 def claims(results: Results) -> list[Claim]:
-    """What the paper says of these tables (abstract, Sec. 4.2 and 4.4), and what we found."""
+    """What the paper says of these tables (abstract, Sec. 4.2, 4.4 and 4.5), and what we found."""
     found = []
     for part in parts(results):
         if len(run(results, part)) < 2:
             found.append(Claim(claim=f"{where(part)}: all of it", verdict="not run yet", evidence=""))
-        else:
-            found += _of(results, part)
+            continue
+        found += [*_unseen(results, part), *_compared(results, part), *_alphas(results, part), *_turns(results, part)]
     return found
 
 
-def _of(results: Results, part: Part) -> list[Claim]:
-    rates = {name: bounds(ratio(results, part, name)) for name in METHODS}
-    nll = {(name, side): likelihood(results, part, name, side) for name in METHODS for side in ("retain", "forget")}
+def _rate(results: Results, part: Part, name: str) -> Bounds | None:
+    return bounds(ratio(results, part, name)) if name in part.methods else None
+
+
+def _unseen(results: Results, part: Part) -> list[Claim]:
+    """What it is not good for."""
+    if "unseen" not in part.methods:
+        return []
+    at, nll = where(part), {name: likelihood(results, part, name, "forget") for name in ("unseen", "standard")}
+    rate, errors = _rate(results, part, "unseen"), bounds(floor(results))
+    still = lower(f"{at}: Unseen still generates the forgotten, beyond the judge's errors on real images", errors, rate)
+    if rate is not None and errors is not None:
+        still = replace(still, evidence=f"{told(rate, True)}; the judge's errors {told(errors, True)}")
+    text = f"{at}: Unseen leaves the likelihood of the forgotten where it was, within {NEAR:g} bits/dim"
+    return [still, near(text, nll["unseen"], nll["standard"])]
+
+
+def _compared(results: Results, part: Part) -> list[Claim]:
+    """The paper's two methods beside the others."""
     at, found = where(part), []
-    for name in ("orthogonal", "obtuse"):
-        for other in ("unseen", "erasediff"):
+    nll = {(name, side): likelihood(results, part, name, side) for name in METHODS for side in ("retain", "forget")}
+    ours = [name for name in ("orthogonal", "obtuse") if name in part.methods and "obtuse" in part.methods]
+    others = [name for name in ("unseen", "erasediff") if name in part.methods]
+    for name in ours:
+        for other in others:
             text = f"{at}: {NAMES[name]} generates less of what was forgotten than {NAMES[other]}"
-            found.append(lower(text, rates[name], rates[other]))
-        for other in ("unseen", "erasediff"):
+            found.append(lower(text, _rate(results, part, name), _rate(results, part, other)))
+        for other in others:
             text = f"{at}: {NAMES[name]} makes the forgotten less likely than {NAMES[other]} does, {SURELY}"
             found.append(higher(text, nll[name, "forget"], nll[other, "forget"], NEAR))
         text = f"{at}: {NAMES[name]} leaves the likelihood of the rest where it was, within {NEAR:g} bits/dim"
         found.append(near(text, nll[name, "retain"], nll["standard", "retain"]))
-    text = f"{at}: Unseen leaves the likelihood of the forgotten where it was, within {NEAR:g} bits/dim"
-    return [*found, near(text, nll["unseen", "forget"], nll["standard", "forget"])]
+    return found
+
+
+def _alphas(results: Results, part: Part) -> list[Claim]:
+    """Table 7: Orthogonal by its alpha, of which 1 is Unseen."""
+    if SIMULTANEOUS in part.methods or ALTERNATING not in part.methods:
+        return []
+    found = []
+    for name in ("orthogonal", "orthogonal alpha=0.9", ALTERNATING):
+        alpha = recipe(name).to_dict()["combine"]["alpha"]
+        text = f"alpha {alpha:g} generates less of what was forgotten than alpha 1 (Unseen)"
+        found.append(lower(text, _rate(results, part, name), _rate(results, part, "unseen")))
+        nll = [likelihood(results, part, each, "forget") for each in (name, "unseen")]
+        text = f"alpha {alpha:g} makes the forgotten less likely than alpha 1 does, {SURELY}"
+        found.append(higher(text, nll[0], nll[1], NEAR))
+    text = f"alpha 0.99 keeps the likelihood of the rest, within {NEAR:g} bits/dim of alpha 1"
+    return [*found, near(text, *(likelihood(results, part, each, "retain") for each in ("orthogonal", "unseen")))]
+
+
+def _turns(results: Results, part: Part) -> list[Claim]:
+    """Figure 7: a forget loss on every fourth step, and on every step."""
+    if SIMULTANEOUS not in part.methods:
+        return []
+    first = draws(results)[0]
+    both = (ALTERNATING, SIMULTANEOUS)
+    junk = [bounds(share(results, part, name, ["junk"], first)) for name in both]
+    nll = [likelihood(results, part, name, "retain") for name in both]
+    return [
+        lower("Alternating updates make less noise (junk) than simultaneous ones", *junk),
+        higher("Simultaneous updates make the rest less likely than alternating ones do", nll[1], nll[0]),
+        lower("Simultaneous updates forget more", *(_rate(results, part, name) for name in reversed(both))),
+    ]
 
 
 def agreements(results: Results) -> list[str]:
@@ -166,84 +212,3 @@ def _agreement(about: str, ours: Mapping[str, Bounds | None], printed: Mapping[s
         f"{about}: of {len(pairs)} pairs of methods {len(agree)} are in the paper's order, {len(against)} in the "
         f"other{said}, and {left} cannot be told apart."
     )
-
-
-def findings(results: Results) -> list[str]:
-    """Sentences on what was run: what forgets, what it costs, and what does nothing."""
-    return [line for part in parts(results) if len(run(results, part)) > 1 for line in _findings(results, part)]
-
-
-def _findings(results: Results, part: Part) -> list[str]:
-    names = [name for name in run(results, part) if name != "standard"]
-    before, first = ratio(results, part, "standard"), draws(results)[0]
-    assert before is not None
-    found = [
-        f"Before anything is forgotten {before.text()} % of the samples are in the forget classes; of real test images "
-        f"to retain the judge calls {floor(results).text()} % so."
-    ]
-    found += [_beside(results, part, name) for name in ("orthogonal", "obtuse") if name in names]
-    found += [line for name in names if (line := _unlikely(results, part, name))]
-    rates = {name: bounds(ratio(results, part, name)) for name in names}
-    best = min(names, key=lambda name: rates[name].value)  # type: ignore[union-attr]
-    by = ", ".join(f"{measured.text()} by {d}" for d in draws(results) if (measured := ratio(results, part, best, d)))
-    at_floor = rates[best].high < floor(results).low  # type: ignore[union-attr,operator]
-    under = ", less than the judge calls so of real images to retain" if at_floor else ""
-    found.append(
-        f"**{name_of(best)} forgets most**: UR {by} %{under}. It bends the shares of the kept classes: TV "
-        f"{100 * bent(results, part, best):.1f} %, Standard's {100 * bent(results, part, 'standard'):.1f}, Unseen's "
-        f"{100 * bent(results, part, 'unseen'):.1f}; {_rare(results, part, best)}. Fréchet "
-        f"{frechet(results, part, best):.1f}, Standard's {frechet(results, part, 'standard'):.1f} ({first})."
-    )
-    return found
-
-
-def _beside(results: Results, part: Part, name: str) -> str:
-    """One of the paper's two methods beside Unseen."""
-    ours, unseen = ratio(results, part, name), ratio(results, part, "unseen")
-    low, high = bounds(ours), bounds(unseen)
-    assert ours is not None and unseen is not None and low is not None and high is not None
-    how = rows(results, part, name)[0]["made"]["method"]["combine"]
-    more = (
-        "forgets more than" if low.below(high) else "forgets less than" if high.below(low) else "forgets no more than"
-    )
-    nll = [likelihood(results, part, each, "forget") for each in (name, "unseen")]
-    likely = f"; D_f {' against '.join(told(each) for each in nll if each)} bits/dim" if all(nll) else ""
-    return (
-        f"**{NAMES[name]} with the paper's setting (alpha {how['alpha']:g}, forget loss on every {how['every']}th step)"
-        f" {more} Unseen** in so few steps: UR {ours.text()} against {unseen.text()} %{likely}."
-    )
-
-
-def _unlikely(results: Results, part: Part, name: str) -> str:
-    """A method that makes the forgotten less likely, and what it pays."""
-    nll = {side: likelihood(results, part, name, side) for side in ("retain", "forget")}
-    was = {side: likelihood(results, part, "standard", side) for side in ("retain", "forget")}
-    if None in (*nll.values(), *was.values()) or nll["forget"].value < was["forget"].value + NEAR:  # type: ignore[union-attr]
-        return ""
-    sides = ", ".join(
-        f"{mark} {told(nll[side])} bits/dim (Standard {was[side].value:.2f})"  # type: ignore[arg-type,union-attr]
-        for side, mark in (("forget", "D_f"), ("retain", "D_g"))
-    )
-    rate, junk, clean = (
-        share(results, part, *what, draws(results)[0])
-        for what in ((name, forgotten(results)), (name, ["junk"]), ("standard", ["junk"]))
-    )
-    assert rate is not None and junk is not None and clean is not None
-    return (
-        f"**{name_of(name)} makes the forgotten less likely**: {sides}. UR {rate.text()} %, junk {junk.text()} % "
-        f"(Standard {clean.number()}), Fréchet {frechet(results, part, name):.1f} (Standard "
-        f"{frechet(results, part, 'standard'):.1f})."
-    )
-
-
-def _rare(results: Results, part: Part, name: str) -> str:
-    """The kept class that lost most against the Standard model: its share of the samples of kept classes."""
-
-    def shares(method: str) -> dict[str, float]:
-        counts = rows(results, part, method)[0]["draws"][draws(results)[0]]["counts"]
-        kept = {k: v for k, v in counts.items() if k not in (*forgotten(results), "junk")}
-        return {k: v / sum(kept.values()) for k, v in kept.items()}
-
-    was, now = shares("standard"), shares(name)
-    rare = min(was, key=lambda k: now[k] / was[k])
-    return f"most the {rare}'s, from {100 * was[rare]:.1f} to {100 * now[rare]:.1f} %"

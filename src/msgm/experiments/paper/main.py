@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -12,14 +13,20 @@ from ...data import Source
 from ...errors import Interrupted, UserError
 from ...folders import lock
 from ...progress import bar
-from ...report.page import commit, write_json
+from ...report.page import commit, write_html, write_json
+from ...report.pictures import picture
 from ...storage import place
 from ...training.runtime import Runtime
 from ..core.pieces import Piece, prepare
 from ..core.pool import run_all
+from .audit import SAMPLES
 from .budgets import Budget
+from .claims import agreements, claims
 from .cost import priced
+from .findings import findings
 from .pieces import aims, stages
+from .report import Results
+from .sheets import sheets
 from .tables import TABLES, Table
 from .work import JUDGE, SPEED, Deadline, Work
 
@@ -39,7 +46,7 @@ def reproduce(
 ) -> bool:
     """Do the pieces that these tables need and that ``out`` does not hold yet; whether all of them are done.
 
-    ``names`` are of tables about one request. ``out/results.json`` has what is known afterwards. After ``minutes`` no
+    ``names`` are of tables about one request. ``out/results.json`` and ``report.html`` have what is known afterwards. After ``minutes`` no
     piece is begun, and a training saves its state; the next call goes on from there. Raises UserError, before any
     work, for unknown tables, where a piece in ``out`` was begun with other data or another budget, and where another
     process is at work there.
@@ -55,8 +62,8 @@ def reproduce(
         deadline=Deadline(minutes), command=command,
     )  # fmt: skip
     all_stages = stages(work, tables)
-    out.mkdir(parents=True, exist_ok=True)
-    with lock(out):
+    work.out.mkdir(parents=True, exist_ok=True)
+    with lock(work.out):
         left = prepare([piece for stage in all_stages for piece in stage], resume=True)
         try:
             _go(work, tables, all_stages, left, min(workers, max(1, len(left))), say, progress)
@@ -65,7 +72,10 @@ def reproduce(
                 raise
             say("time is up; the next call goes on")
         finally:
-            write_json(out / "results.json", collected(work, tables))
+            found = collected(work, tables)
+            write_json(work.out / "results.json", found)
+            if found["judge"] and found["rows"]:
+                _page(work, tables, found)
     return all(piece.done for stage in all_stages for piece in stage)
 
 
@@ -92,6 +102,26 @@ def _go(
         for stage in all_stages:
             keys = {piece.key for piece in stage}
             run_all([piece for piece in with_costs if piece.key in keys], workers=workers, tick=tick, ended=ended)
+
+
+def _page(work: Work, tables: Sequence[Table], results: Results) -> None:
+    """``report.html``: the tables, what the paper says and what became of it, samples of each model."""
+    claimed, name = claims(results), ", ".join(table.name for table in tables)
+    count = Counter(each.verdict.split(" at ")[0] for each in claimed)
+    grids = [(aim.key, work.out / aim.key / SAMPLES) for aim in aims(tables, work.budget) if aim.seed == 0]
+    write_html(
+        work.out / "report.html",
+        results,
+        title=f"The paper's {name}",
+        answer=f"Of {len(claimed)} claims: {', '.join(f'{n} {verdict}' for verdict, n in count.items())}.",
+        sheets=sheets(results),
+        grids=[(key, picture(path)) for key, path in grids if path.exists()],
+        notes=[
+            *findings(results),
+            *agreements(results),
+            *(f"{each.claim}: {each.verdict} ({each.evidence})" for each in claimed),
+        ],
+    )
 
 
 def brief(work: Work, piece: Piece) -> str:

@@ -1,7 +1,4 @@
-"""What a grid's results are beside the paper's tables: ours with intervals, the paper's under them.
-
-All of it is made from ``results.json``.
-"""
+"""Numbers of a grid by method: shares, likelihoods, distances, each with its interval; read from ``results.json``."""
 
 from __future__ import annotations
 
@@ -12,9 +9,8 @@ from typing import Any
 
 from ...metrics import quantities
 from ...metrics.measured import Measured
-from ...report.tables import Sheet
-from ..core.seeds import mean_measured
-from .tables import TABLES, Part, Printed, Table
+from ..core.seeds import mean, mean_measured
+from .tables import TABLES, Part
 
 Results = Mapping[str, Any]
 
@@ -24,7 +20,6 @@ NAMES = {
     "orthogonal alpha=0.9": "Orthogonal, alpha 0.9",
     "orthogonal alpha=0.7 every=1": "Orthogonal, alpha 0.7, every step",
 }  # fmt: skip
-MISSING = "not run yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +93,19 @@ def likelihood(results: Results, part: Part, method: str, which: str) -> Bounds 
     found = [row["nll"][which] for row in rows(results, part, method)]
     if not found or any(one["bits_per_dim"] is None for one in found):
         return None
-    mean = _mean([one["bits_per_dim"] for one in found])
-    # The images are the same for all seeds, so more seeds do not make this error smaller.
-    half = 1.96 * max(one["stderr"] for one in found)
+    over = mean([one["bits_per_dim"] for one in found])
+    # The images are the same for all seeds, so more seeds do not make this error smaller; what the seeds differ by can
+    # be more than it.
+    half = max(1.96 * max(one["stderr"] for one in found), 0.0 if len(found) == 1 else over.high - over.value)
     return Bounds(
-        value=mean, low=mean - half, high=mean + half, reliable=all(one["reliable"] for one in found),
-        change=_mean([one["doubling"]["change"] for one in found]),
+        value=over.value, low=over.value - half, high=over.value + half, reliable=all(one["reliable"] for one in found),
+        change=average([one["doubling"]["change"] for one in found]),
     )  # fmt: skip
 
 
 def frechet(results: Results, part: Part, method: str, draw: str | None = None) -> float:
     """Fréchet distance in the judge's features to the retained test images, the mean over the seeds."""
-    return _mean([row["draws"][draw or draws(results)[0]]["frechet"] for row in rows(results, part, method)])
+    return average([row["draws"][draw or draws(results)[0]]["frechet"] for row in rows(results, part, method)])
 
 
 def variation(results: Results, counts: Mapping[str, int]) -> float:
@@ -126,7 +122,7 @@ def variation(results: Results, counts: Mapping[str, int]) -> float:
 def bent(results: Results, part: Part, method: str, draw: str | None = None) -> float:
     """The mean of `variation` over the seeds."""
     chosen = draw or draws(results)[0]
-    return _mean([variation(results, row["draws"][chosen]["counts"]) for row in rows(results, part, method)])
+    return average([variation(results, row["draws"][chosen]["counts"]) for row in rows(results, part, method)])
 
 
 def classes(results: Results, group: str) -> list[str]:
@@ -145,104 +141,6 @@ def draws(results: Results) -> list[str]:
     return [f"{draw['sampler']}-{draw['steps']}" for draw in results["budget"]["audit"]["draws"]]
 
 
-def sheets(results: Results) -> list[Sheet]:
-    """Each of the paper's tables, then what it does not have: quality, the other sampler, the judge."""
-    found = []
-    for name in results["tables"]:
-        table = TABLES[name]
-        found += [sheet for part in table.parts for sheet in _compared(results, table, part)]
-    made = [part for part in parts(results) if len(run(results, part)) > 1]
-    return [*found, *(_quality(results, part) for part in made), _judge(results)]
-
-
-def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
-    title = f"{table.title.split(':')[0].split(' (')[0]}, {where(part)}"
-    names = methods(results, part)
-    heads = ["", *map(name_of, names)]
-    found = []
-    if part.rates:
-        lines = []
-        for group, printed in part.rates.items():
-            wanted = classes(results, group)
-            for draw in draws(results):
-                cells = [_text(share(results, part, name, wanted, draw)) for name in names]
-                lines.append([f"{group}, {draw}", *cells])
-            lines.append([f"{group}, paper", *(_printed(part, printed, name) for name in names)])
-        legend = "Unlearning ratio in %, with its 95 % interval, by two samplers."
-        found.append(Sheet(title=f"{title}: unlearning ratio", headings=heads, rows=lines, legend=legend))
-    if part.nll:
-        lines = []
-        for which, printed in part.nll.items():
-            side = "D_g" if which == "retain" else "D_f"
-            measured = [likelihood(results, part, name, which) for name in names]
-            lines += [
-                [side, *map(_bits, measured)],
-                [f"{side}, change at twice the steps", *map(_change, measured)],
-                [f"{side}, paper", *(_printed(part, printed, name) for name in names)],
-            ]
-        audit = results["budget"]["audit"]
-        legend = (
-            f"Bits/dim of {audit['nll_images']} test images of each set, ± 1.96 standard errors over the images; "
-            f"{audit['nll_check']} of them again with twice the steps. † fails this check: not resolved. {table.note}"
-        ).rstrip()
-        found.append(Sheet(title=f"{title}: likelihood", headings=heads, rows=lines, legend=legend))
-    return found
-
-
-def _quality(results: Results, part: Part) -> Sheet:
-    lines = []
-    for name in run(results, part):
-        for draw in draws(results):
-            made = [row["made"] for row in rows(results, part, name)]
-            seconds = [one["seconds"] for one in made]
-            lines.append(
-                [
-                    name_of(name),
-                    draw,
-                    _text(ratio(results, part, name, draw)),
-                    _text(share(results, part, name, ["junk"], draw)),
-                    f"{frechet(results, part, name, draw):.1f}",
-                    f"{100 * bent(results, part, name, draw):.1f}",
-                    f"{made[0]['settings']['steps']:,}",
-                    "–" if None in seconds else f"{_mean(seconds):.0f}",
-                ]
-            )
-    return Sheet(
-        title=f"Beside the paper's columns: {where(part)}",
-        headings=["", "sampler", "UR %", "junk %", "Fréchet", "TV %", "steps", "seconds"],
-        rows=lines,
-        legend=(
-            "Junk: neither a kept class nor one to forget. Fréchet: distance in the judge's features to the "
-            "retained test images; it is no FID, and falls with the number of samples. TV: distance of the kept "
-            "classes' shares from those of real retained images. Seconds: of training, with the time to compile."
-        ),
-    )
-
-
-def _judge(results: Results) -> Sheet:
-    judge, lines = results["judge"], []
-    for name, title in (
-        ("retain", "test images to retain"),
-        ("forget", "test images to forget"),
-        ("retained training images", "training images to retain"),
-    ):
-        real = judge["real"][name]
-        hits = quantities.UR.share(sum(real["counts"][f] for f in forgotten(results)), real["n"])
-        junk = quantities.JUNK.share(real["counts"]["junk"], real["n"])
-        lines.append([title, str(real["n"]), hits.text(), junk.text(), f"{real['frechet']:.1f}"])
-    return Sheet(
-        title="The judge on real images",
-        headings=["", "images", "called a class to forget, %", "called junk, %", "Fréchet"],
-        rows=lines,
-        legend=(
-            f"It is right on {judge['accuracy']:.1%} of all test images, and on "
-            f"{', '.join(f'{right:.1%} of {name}' for name, right in right_on(results).items())}. What it calls a "
-            "class to forget among test images to retain is the floor under every unlearning ratio here; of training "
-            "images it knows the labels."
-        ),
-    )
-
-
 def right_on(results: Results) -> dict[str, float]:
     """The judge's accuracy on test images of each class to forget."""
     names, confusion = results["judge"]["names"], results["judge"]["confusion"]
@@ -256,26 +154,6 @@ def floor(results: Results) -> Measured:
     return quantities.UR.share(sum(real["counts"][name] for name in forgotten(results)), real["n"])
 
 
-def _text(found: Measured | None) -> str:
-    return MISSING if found is None else found.text()
-
-
-def _bits(found: Bounds | None) -> str:
-    if found is None:
-        return MISSING
-    return f"{found.value:.2f} ± {found.high - found.value:.2f}{'' if found.reliable else ' †'}"
-
-
-def _change(found: Bounds | None) -> str:
-    return "" if found is None else f"{found.change:+.3f}"
-
-
-def _printed(part: Part, values: Printed, method: str) -> str:
-    if method not in part.methods:
-        return ""
-    value = values[part.methods.index(method)]
-    return "/" if value is None else f"{value:g}"
-
-
-def _mean(values: Sequence[float]) -> float:
+def average(values: Sequence[float]) -> float:
+    """The mean."""
     return sum(values) / len(values)

@@ -1,0 +1,203 @@
+"""What a grid's results are beside the paper's tables: ours with intervals, the paper's under them.
+
+All of it is made from ``results.json``.
+"""
+
+from __future__ import annotations
+
+from ...metrics import quantities
+from ...metrics.measured import Measured
+from ...report.tables import Sheet
+from .report import (
+    Bounds,
+    Results,
+    average,
+    bent,
+    classes,
+    draws,
+    forgotten,
+    frechet,
+    likelihood,
+    methods,
+    name_of,
+    parts,
+    ratio,
+    right_on,
+    rows,
+    run,
+    share,
+    where,
+)
+from .tables import TABLES, Part, Printed, Table
+
+MISSING = "not run yet"
+
+
+def sheets(results: Results) -> list[Sheet]:
+    """Each of the paper's tables, then what it does not have: quality, what was flagged, the judge."""
+    found = []
+    for name in results["tables"]:
+        table = TABLES[name]
+        found += [sheet for part in table.parts for sheet in _compared(results, table, part)]
+    made = [part for part in parts(results) if len(run(results, part)) > 1]
+    found += [_quality(results, part) for part in made]
+    found += [sheet for part in made if "unseen" in part.methods for sheet in _flagged(results, part)]
+    return [*found, _judge(results), _confusion(results)]
+
+
+def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
+    title = f"{table.title.split(':')[0].split(' (')[0]}, {where(part)}"
+    bare = not part.rates and not part.nll  # Of a part of which the paper prints nothing all is shown.
+    found = [_rates(results, part, title)] if part.rates or bare else []
+    if part.nll or bare:
+        found.append(_likelihoods(results, part, title))
+    return [
+        Sheet(title=s.title, headings=s.headings, rows=s.rows, legend=f"{s.legend} {table.note}".rstrip())
+        for s in found
+    ]
+
+
+def _rates(results: Results, part: Part, title: str) -> Sheet:
+    names, lines = methods(results, part), []
+    for group in results["request"]["groups"]:
+        wanted = classes(results, group)
+        for draw in draws(results):
+            cells = [_text(share(results, part, name, wanted, draw)) for name in names]
+            lines.append([f"{group}, {draw}", *cells])
+        if group in part.rates:
+            lines.append([f"{group}, paper", *(_printed(part, part.rates[group], name) for name in names)])
+    samplers = {1: "one sampler", 2: "two samplers"}[len(draws(results))]
+    legend = f"Unlearning ratio in %, with its 95 % interval, by {samplers}."
+    return Sheet(title=f"{title}: unlearning ratio", headings=["", *map(name_of, names)], rows=lines, legend=legend)
+
+
+def _likelihoods(results: Results, part: Part, title: str) -> Sheet:
+    names, lines = methods(results, part), []
+    for which, side in (("retain", "D_g"), ("forget", "D_f")):
+        measured = [likelihood(results, part, name, which) for name in names]
+        lines += [[side, *map(_bits, measured)], [f"{side}, change at twice the steps", *map(_change, measured)]]
+        if part.nll:
+            printed = part.nll["retain" if which == "retain" else "forget"]
+            lines.append([f"{side}, paper", *(_printed(part, printed, name) for name in names)])
+    audit = results["budget"]["audit"]
+    seeds = any(len(rows(results, part, name)) > 1 for name in names)
+    over = " (over the seeds, if that is more)" if seeds else ""
+    legend = (
+        f"Bits/dim of {audit['nll_images']} test images of each set, ± 1.96 standard errors over the images{over}; "
+        f"{audit['nll_check']} of them again with twice the steps. † fails this check: not resolved."
+    )
+    return Sheet(title=f"{title}: likelihood", headings=["", *map(name_of, names)], rows=lines, legend=legend)
+
+
+def _quality(results: Results, part: Part) -> Sheet:
+    lines = []
+    for name in run(results, part):
+        for draw in draws(results):
+            made = [row["made"] for row in rows(results, part, name)]
+            seconds = [one["seconds"] for one in made]
+            lines.append(
+                [
+                    name_of(name),
+                    draw,
+                    _text(ratio(results, part, name, draw)),
+                    _text(share(results, part, name, ["junk"], draw)),
+                    f"{frechet(results, part, name, draw):.1f}",
+                    f"{100 * bent(results, part, name, draw):.1f}",
+                    f"{made[0]['settings']['steps']:,}",
+                    "–" if None in seconds else f"{average(seconds):.0f}",
+                ]
+            )
+    return Sheet(
+        title=f"Beside the paper's columns: {where(part)}",
+        headings=["", "sampler", "UR %", "junk %", "Fréchet", "TV %", "steps", "seconds"],
+        rows=lines,
+        legend=(
+            "Junk: neither a kept class nor one to forget. Fréchet: distance in the judge's features to the "
+            "retained test images; it is no FID, and falls with the number of samples. TV: distance of the kept "
+            "classes' shares from those of real retained images. Seconds: of training, with the time to compile."
+        ),
+    )
+
+
+def _judge(results: Results) -> Sheet:
+    judge, lines = results["judge"], []
+    for name, title in (
+        ("retain", "test images to retain"),
+        ("forget", "test images to forget"),
+        ("retained training images", "training images to retain"),
+    ):
+        real = judge["real"][name]
+        hits = quantities.UR.share(sum(real["counts"][f] for f in forgotten(results)), real["n"])
+        junk = quantities.JUNK.share(real["counts"]["junk"], real["n"])
+        lines.append([title, str(real["n"]), hits.text(), junk.text(), f"{real['frechet']:.1f}"])
+    return Sheet(
+        title="The judge on real images",
+        headings=["", "images", "called a class to forget, %", "called junk, %", "Fréchet"],
+        rows=lines,
+        legend=(
+            f"It is right on {judge['accuracy']:.1%} of all test images, and on "
+            f"{', '.join(f'{right:.1%} of {name}' for name, right in right_on(results).items())}. What it calls a "
+            "class to forget among test images to retain is the floor under every unlearning ratio here; of training "
+            "images it knows the labels."
+        ),
+    )
+
+
+def _confusion(results: Results) -> Sheet:
+    judge = results["judge"]
+    names = [*judge["names"], "junk"]
+    return Sheet(
+        title="The judge's confusion",
+        headings=["is, is called", *names],
+        rows=[[name, *map(str, line)] for name, line in zip(names, judge["confusion"], strict=True)],
+        legend="Counts of all test images, and of junk made from them.",
+    )
+
+
+def _flagged(results: Results, part: Part) -> list[Sheet]:
+    """What Unseen still generates, where it was kept."""
+    row = rows(results, part, "unseen")[0] if rows(results, part, "unseen") else None
+    found = row["draws"][draws(results)[0]].get("flagged") if row is not None else None
+    if not found:
+        return []
+    return [
+        Sheet(
+            title=f"What Unseen still generates: {where(part)}",
+            headings=["sample", "called", "confidence %", "nearest training image", "its own nearest"],
+            rows=[
+                [
+                    str(one["sample"]),
+                    one["called"],
+                    f"{100 * one['confidence']:.1f}",
+                    f"{one['distance']:.1f}",
+                    f"{one['among_training']:.1f}",
+                ]
+                for one in found
+            ],
+            legend=(
+                "The samples that the judge is surest to be of a class to forget; root mean square distances over "
+                "pixels, of 255, to the nearest forget image of the training set, and from that to the nearest other."
+            ),
+        )
+    ]
+
+
+def _text(found: Measured | None) -> str:
+    return MISSING if found is None else found.text()
+
+
+def _bits(found: Bounds | None) -> str:
+    if found is None:
+        return MISSING
+    return f"{found.value:.2f} ± {found.high - found.value:.2f}{'' if found.reliable else ' †'}"
+
+
+def _change(found: Bounds | None) -> str:
+    return "" if found is None else f"{found.change:+.3f}"
+
+
+def _printed(part: Part, values: Printed, method: str) -> str:
+    if method not in part.methods:
+        return ""
+    value = values[part.methods.index(method)]
+    return "/" if value is None else f"{value:g}"
