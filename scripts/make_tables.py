@@ -133,9 +133,7 @@ def limits(results: Results) -> str:
         f"{paper.train.steps * paper.train.batch / 1e6:.0f} M)"
         + (f" and {tuned['steps']} steps of fine-tuning ({paper.tune.steps:,})" if tuned else ""),
         network,
-        "one seed"
-        if max(seeds.values()) == 1
-        else f"{max(seeds.values())} seeds of each fine-tuning, one from scratch",
+        "one seed" if most == 1 else f"{most} seeds of each fine-tuning",
         *(["images that were JPEG files"] if results["request"]["data"] != "mnist" else []),
         "a judge and a Fréchet distance of our own",
     ]

@@ -77,6 +77,8 @@ def near(text: str, one: Bounds | None, other: Bounds | None) -> Claim:
         return Claim(claim=text, verdict="not run yet", evidence="")
     close = abs(one.value - other.value) < NEAR
     verdict: Verdict = "confirmed at this budget" if close else "contradicted at this budget"
+    if not (one.reliable and other.reliable):
+        verdict = "not confirmed at this budget"
     return Claim(claim=text, verdict=verdict, evidence=f"{told(one)} against {told(other)}")
 
 

@@ -52,6 +52,7 @@ def _findings(results: Results, part: Part) -> list[str]:
         f"{100 * bent(results, part, best):.1f} %, Standard's {100 * bent(results, part, 'standard'):.1f}{unseen}"
         f"{_rare(results, part, best)}. Fréchet "
         f"{frechet(results, part, best):.1f}, Standard's {frechet(results, part, 'standard'):.1f} ({first})."
+        f" Of its samples {_junk(results, part, best)} % are junk, of Standard's {_junk(results, part, 'standard')}."
     )
     return found
 
@@ -93,6 +94,12 @@ def _unlikely(results: Results, part: Part, name: str) -> str:
         f"(Standard {clean.number()}), Fréchet {frechet(results, part, name):.1f} (Standard "
         f"{frechet(results, part, 'standard'):.1f})."
     )
+
+
+def _junk(results: Results, part: Part, name: str) -> str:
+    found = share(results, part, name, ["junk"], draws(results)[0])
+    assert found is not None
+    return found.number()
 
 
 def _rare(results: Results, part: Part, name: str) -> str:

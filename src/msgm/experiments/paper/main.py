@@ -46,10 +46,10 @@ def reproduce(
 ) -> bool:
     """Do the pieces that these tables need and that ``out`` does not hold yet; whether all of them are done.
 
-    ``names`` are of tables about one request. ``out/results.json`` and ``report.html`` have what is known afterwards. After ``minutes`` no
-    piece is begun, and a training saves its state; the next call goes on from there. Raises UserError, before any
-    work, for unknown tables, where a piece in ``out`` was begun with other data or another budget, and where another
-    process is at work there.
+    ``names`` are of tables about one request. ``out/results.json`` and ``report.html`` have what is known afterwards.
+    After ``minutes`` no piece is begun, and a training saves its state; the next call goes on from there. Raises
+    UserError, before any work, for unknown tables, where a piece in ``out`` was begun with other data or another
+    budget, and where another process is at work there.
     """
     if unknown := set(names) - set(TABLES):
         raise UserError(f"no table {', '.join(sorted(unknown))}; known: {', '.join(TABLES)}")
@@ -159,6 +159,7 @@ def collected(work: Work, tables: Sequence[Table]) -> dict[str, Any]:
     fields = ("process", "origin", "method", "seed", "made", "draws", "nll")
     return {
         "command": work.command,
+        "seed": work.budget.audit.seed,
         "commit": commit(),
         "date": f"{datetime.now():%Y-%m-%d}",
         "tables": [table.name for table in tables],

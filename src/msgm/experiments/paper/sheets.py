@@ -5,6 +5,8 @@ All of it is made from ``results.json``.
 
 from __future__ import annotations
 
+import math
+
 from ...metrics import quantities
 from ...metrics.measured import Measured
 from ...report.tables import Sheet
@@ -102,7 +104,7 @@ def _quality(results: Results, part: Part) -> Sheet:
                     _text(ratio(results, part, name, draw)),
                     _text(share(results, part, name, ["junk"], draw)),
                     f"{frechet(results, part, name, draw):.1f}",
-                    f"{100 * bent(results, part, name, draw):.1f}",
+                    _percent(bent(results, part, name, draw)),
                     f"{made[0]['settings']['steps']:,}",
                     "–" if None in seconds else f"{average(seconds):.0f}",
                 ]
@@ -184,6 +186,10 @@ def _flagged(results: Results, part: Part) -> list[Sheet]:
 
 def _text(found: Measured | None) -> str:
     return MISSING if found is None else found.text()
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f}"
 
 
 def _bits(found: Bounds | None) -> str:

@@ -139,7 +139,6 @@ TABLES = {
                     nll={"retain": (2.82, 3.92, 3.70, 3.07, 3.30), "forget": (2.78, 13.23, 12.08, 3.01, 3.74)},
                 ),
             ),
-            note="The paper has no fine-tuned models of MNIST.",
         ),
         Table(
             name="table7",

@@ -122,8 +122,11 @@ class Work:
         }
 
     def fresh(self, process: ProcessName, seed: int = 0) -> ScoreModel:
-        """An untrained model."""
-        images = self.train
+        """An untrained model of the training images."""
+        return self.untrained(process, self.train, seed)
+
+    def untrained(self, process: ProcessName, images: Images, seed: int = 0) -> ScoreModel:
+        """An untrained model of these images."""
         chosen = preset(self.budget.network, images.shape)
         # The images' standard deviation in model space.
         spread = round(float(images.rows().float().std()) / 128, 2)

@@ -1,0 +1,144 @@
+"""Grids of the paper's tables on several processes: killed, gone on with, and at the paper's full size."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from msgm.data import ForgetRequest, Images, Source
+from msgm.experiments.paper.budgets import BUDGETS, AuditSettings, Budget, Draw, Kind
+from msgm.experiments.paper.main import reproduce
+from msgm.experiments.paper.tables import TABLES, recipe
+from msgm.experiments.paper.work import Deadline, Work
+from msgm.metrics.judge import JudgeSettings
+from msgm.training.loop import train, unlearn
+from msgm.training.runs import RunSpec
+from msgm.training.runtime import Runtime
+from msgm.training.settings import TrainSettings, UnlearnSettings
+
+BUDGET = Budget(
+    image_size=16,
+    network="small-16",
+    kinds={
+        "ve": Kind(
+            prediction="edm",
+            train=TrainSettings(steps=30, batch=4, warmup=1, save_every=2),
+            tune=UnlearnSettings(steps=12, batch=4, warmup=1, save_every=2),
+        ),
+    },
+    retrain=("unseen",),
+    judge=JudgeSettings(epochs=6, batch=16, lr=0.01, width=8),
+    audit=AuditSettings(draws=(Draw(sampler="heun", steps=2, n=6, batch=3),), nll_images=2, nll_steps=1, nll_check=2),
+)
+NAMES = ("table7", "figure3")
+"""Fine-tuned with three weights of the forget loss and with none, over one seed; Unseen from scratch."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten classes of noise, each with a bright row of its own; 3 and 7 are to be forgotten."""
+    root, generator = tmp_path_factory.mktemp("rows"), torch.Generator().manual_seed(0)
+    for split in ("train", "test"):
+        for label in range(10):
+            (root / split / str(label)).mkdir(parents=True)
+            for index in range(8):
+                image = torch.randint(0, 60, (16, 16), generator=generator, dtype=torch.uint8)
+                image[label + 3] += 190
+                Image.fromarray(image.numpy()).save(root / split / str(label) / f"{index}.png")
+    return root
+
+
+def go(out: Path, data: Path, workers: int) -> bool:
+    return reproduce(
+        NAMES, out=out, data=Source(str(data), size=16), budget=BUDGET, device="cpu", workers=workers,
+        say=lambda line: None, progress=False,
+    )  # fmt: skip
+
+
+def numbers(out: Path) -> dict[str, list]:
+    found = json.loads((out / "results.json").read_text())
+    return {
+        f"{row['origin']} {row['method']}": [
+            *(row["draws"]["heun-2"][key] for key in ("counts", "frechet", "flagged")),
+            *(side["bits_per_dim"] for side in row["nll"].values()),
+        ]
+        for row in found["rows"]
+    }
+
+
+@pytest.fixture
+def one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_grid_killed_twice_ends_with_the_same_numbers_on_two_processes(tmp_path: Path, data: Path) -> None:
+    assert go(tmp_path / "whole", data, 1)
+    words = f"from pathlib import Path; import test_paper_runs as t; t.go(Path({str(tmp_path / 'parts')!r}), "
+    for place in ("ve/standard/model/resume.safetensors", "ve/tuned/*/seed-0/model/resume.safetensors"):
+        run = subprocess.Popen([sys.executable, "-c", f"{words}Path({str(data)!r}), 1)"], cwd=Path(__file__).parent)
+        while not any((tmp_path / "parts").glob(place)):
+            assert run.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        run.kill()
+        assert run.wait() == -signal.SIGKILL
+    there = sorted((tmp_path / "parts").rglob("row.json"))
+    made = {path: path.stat().st_mtime_ns for path in there}
+    assert go(tmp_path / "parts", data, 2)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+    assert len(numbers(tmp_path / "whole")) == 6
+    assert len(made) >= 2 and {path: path.stat().st_mtime_ns for path in there} == made
+    assert "Figure" not in (tmp_path / "whole/results.json").read_text()
+    assert "Unseen" in (tmp_path / "whole/report.html").read_text()
+
+
+PAPER = [
+    (name, part.process)
+    for name in ("table2-mnist", "table6", "table2-celeba", "table2-stl10")
+    for part in TABLES[name].parts
+    if part.origin == "tuned"
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "process"), PAPER)
+def test_one_step_of_the_papers_budget(name: str, process: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Training and fine-tuning with a forget loss, the paper's network in full; its batch of 400 where it fits."""
+    table = TABLES[name]
+    budget = BUDGETS["paper"][table.request.data]
+    batch = 400 if torch.cuda.is_available() else 4  # On a CPU 400 images take some 50 GB.
+    size, channels = budget.image_size, 1 if table.request.data == "mnist" else 3
+    labels = torch.arange(2 * batch) % len(table.request.names)
+    images = Images.of(
+        torch.randint(0, 256, (2 * batch, channels, size, size), dtype=torch.uint8), name="noise",
+        columns={table.request.column: labels},
+    )  # fmt: skip
+    work = Work(
+        out=Path("unused"), budget=budget, request=table.request, data=Source("unused"),
+        runtime=Runtime.choose(precision=budget.precision), deadline=Deadline(None),
+    )  # fmt: skip
+    kind, run = budget.kinds[process], RunSpec(precision=budget.precision, progress=False)
+    began = time.perf_counter()
+    model = train(work.untrained(process, images), images, settings=replace(kind.train, steps=1, batch=batch), run=run)
+    trained = time.perf_counter() - began
+    split, method = ForgetRequest(table.request.rule).split(images), recipe("orthogonal alpha=0.7 every=1")
+    child = unlearn(model, split, method=method, settings=replace(kind.tune, steps=1, batch=batch), run=run)
+    assert all(bool(p.isfinite().all()) for p in child.parameters())
+    assert sum(p.numel() for p in child.parameters()) > 20e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    with capsys.disabled():
+        took = f"{trained:.1f} s to train, {time.perf_counter() - began - trained:.1f} s to fine-tune"
+        print(f"\n{name}, {process}: a step of {batch} images: {took}; {peak:.1f} GB at most")
