@@ -170,7 +170,6 @@ def _turns(results: Results, part: Part) -> list[Claim]:
     return [
         lower("Alternating updates make less noise (junk) than simultaneous ones", *junk),
         higher("Simultaneous updates make the rest less likely than alternating ones do", nll[1], nll[0]),
-        lower("Simultaneous updates forget more", *(_rate(results, part, name) for name in reversed(both))),
     ]
 
 

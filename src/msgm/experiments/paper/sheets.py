@@ -6,6 +6,7 @@ All of it is made from ``results.json``.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from ...metrics import quantities
 from ...metrics.measured import Measured
@@ -53,10 +54,8 @@ def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
     found = [_rates(results, part, title)] if part.rates or bare else []
     if part.nll or bare:
         found.append(_likelihoods(results, part, title))
-    return [
-        Sheet(title=s.title, headings=s.headings, rows=s.rows, legend=f"{s.legend} {table.note}".rstrip())
-        for s in found
-    ]
+    note = " ".join([*(["The paper prints nothing of these models."] if bare else []), table.note])
+    return [replace(sheet, legend=f"{sheet.legend} {note}".rstrip()) for sheet in found]
 
 
 def _rates(results: Results, part: Part, title: str) -> Sheet:
