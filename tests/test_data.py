@@ -201,6 +201,24 @@ def test_damaged_mnist_files_are_named(idx: Path) -> None:
     assert "no train-labels-idx1-ubyte[.gz], which the train split needs" in refusal(idx)
 
 
+def test_archives_that_inflate_without_end_are_refused(idx: Path, tmp_path: Path, monkeypatch) -> None:
+    """A header that is true and one that is not; nothing is inflated beyond what the header says."""
+    labels, head = idx / "train-labels-idx1-ubyte.gz", b"\0\0\x08\x01"
+    monkeypatch.setattr("msgm.data.idx.SMALL", 2**16)
+    labels.write_bytes(gzip.compress(head + (2**27).to_bytes(4, "big") + bytes(2**27)))
+    assert "134217728 values in so small a file are no images" in refusal("mnist", dir=str(idx))
+    labels.write_bytes(gzip.compress(head + (3).to_bytes(4, "big") + bytes(2**27)))
+    assert "truncated or damaged, 3 values after the header expected" in refusal("mnist", dir=str(idx))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"[" * 100_000, bytes(range(256))], ids=["0", "text", "deep", "256"]
+)
+def test_no_tar_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(content)
+    assert "x.tar: not a complete WebDataset" in refusal(tmp_path / "x.tar")
+
+
 # Names and settings
 
 

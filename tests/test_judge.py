@@ -1,10 +1,13 @@
 """The judge on small synthetic images: four patterns that a tiny network learns in seconds."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msgm.data import Images
@@ -327,3 +330,64 @@ def test_any_size_and_colour_makes_every_kind() -> None:
     maker = JunkMaker(images, torch.arange(20) % 2)
     for kind in KINDS:
         assert maker.make(kind, 3, generator()).shape == (3, 3, 30, 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"classes": [0, "1"]}, "classes"),
+        ({"names": ["a", ["b"]]}, "names"),
+        ({"names": ["a"]}, "names"),
+        ({"shape": [1, 10**6, 10**6]}, "shape"),
+        ({"network": {"width": 10**9}}, "width"),
+        ({"column": None}, "column"),
+        ({"record": {"confusion": "x"}}, "confusion"),
+        ({"record": {"confusion": [[0, 0, 0]] * 3}}, "confusion"),
+        ({"record": {"junk_recall": {"noise": "all"}}}, "junk_recall"),
+        ({"record": {"data": {"train": 3}}}, r"record\.data"),
+        ({"record": {"data": {"train": {"name": []}}}}, r"record\.data"),
+        ({"record": []}, "record"),
+    ],
+    ids=str,
+)
+def test_a_hostile_configuration_is_named(change: dict[str, Any], named: str, judge: Judge, tmp_path: Path) -> None:
+    judge.save(tmp_path)
+    config = tmp_path / "config.json"
+    before = {**json.loads(config.read_text()), "record": {}}
+    before |= {"classes": [0, 1], "names": ["0", "1"]} if "record" in change else {}
+    config.write_text(json.dumps({**before, **change}))
+    with pytest.raises(UserError, match=rf"config\.json is not a judge's configuration .*{named}"):
+        Judge.load(tmp_path)
+
+
+@pytest.mark.parametrize("broken", ["NaN", "shape", "missing", "header"])
+def test_hostile_weights_of_a_judge_are_named(broken: str, judge: Judge, tmp_path: Path) -> None:
+    judge.save(tmp_path)
+    path, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    state = load_file(path)
+    if broken == "NaN":
+        state["hidden.bias"] *= float("nan")
+    elif broken == "shape":
+        state["hidden.bias"] = state["hidden.bias"][None]
+    elif broken == "missing":
+        del state["hidden.bias"]
+    save_file(state, path)
+    if broken == "header":
+        path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+    config.write_text(json.dumps({**json.loads(config.read_text()), "weights_sha256": sha}))
+    with pytest.raises(UserError, match=r"hidden\.bias|safetensors is truncated"):
+        Judge.load(tmp_path)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_images_that_are_too_small_make_no_judge(side: int) -> None:
+    with pytest.raises(UserError, match="4 to 1024 pixels a side"):
+        Judge([0, 1], (1, side, side))
+
+
+def test_a_training_that_diverges_makes_no_judge() -> None:
+    with pytest.raises(UserError, match="lr must lie between"):
+        JudgeSettings(lr=1e9)
+    with pytest.raises(UserError, match="junk_share must lie between"):
+        JudgeSettings(junk_share=0.999)

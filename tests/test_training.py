@@ -28,7 +28,7 @@ from msgm.forgetting.terms import Denoising
 from msgm.formats import load, save
 from msgm.formats.ledger import digest
 from msgm.formats.native import RECORD, WEIGHTS
-from msgm.formats.tensors import weights_sha256
+from msgm.formats.tensors import read_tensors, weights_sha256, write_tensors
 from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
 from msgm.process.sde import VPSDE
@@ -268,6 +268,29 @@ def test_a_broken_state_is_named(halfway: Path, tmp_path: Path) -> None:
     state.write_bytes(state.read_bytes()[:-10])
     with pytest.raises(UserError, match=STATE):
         unlearned(tmp_path / "m", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"run": torch.tensor([1e9, 0.1, 0.1], dtype=torch.float64)}, r"step 1e\+09 of "),
+        ({"run": torch.tensor([-1, 0.1, 0.1], dtype=torch.float64)}, "step -1 of"),
+        ({"run": torch.full((3,), math.nan, dtype=torch.float64)}, "NaN"),
+        ({"run": torch.zeros(0)}, "not enough values"),
+        ({"optimizer.0.exp_avg": None, "optimizer.0.exp_avg_sq": None, "optimizer.0.step": None}, "no moments"),
+        ({"model.network.conv_in.bias": torch.full((8,), math.nan)}, "not finite"),
+        ({"average.network.conv_in.bias": None}, "Missing key"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_state_that_cannot_be_is_named(changed: dict, said: str, halfway: Path, tmp_path: Path) -> None:
+    shutil.copytree(halfway, tmp_path / "m")
+    tensors = {**read_tensors(tmp_path / "m" / STATE), **changed}
+    write_tensors(tmp_path / "m" / STATE, {key: value for key, value in tensors.items() if value is not None})
+    before = (tmp_path / "m" / STATE).read_bytes()
+    with pytest.raises(UserError, match=f"{STATE} is no state of this run .*{said}"):
+        unlearned(tmp_path / "m", resume=True)
+    assert (tmp_path / "m" / STATE).read_bytes() == before
 
 
 def test_a_finished_or_foreign_folder_is_refused(tmp_path: Path) -> None:

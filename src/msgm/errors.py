@@ -1,6 +1,7 @@
 """What a run can end with but for success: a request that is wrong, or a signal from outside."""
 
 import signal
+from collections.abc import Mapping
 
 
 class UserError(ValueError):
@@ -16,6 +17,14 @@ class UserError(ValueError):
     def __init__(self, message: str, *, option: str | None = None) -> None:
         super().__init__(message)
         self.option = option
+
+
+def in_range(settings: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raise UserError for a field that does not lie from the one number to the other, both allowed, or is NaN."""
+    for name, (least, most) in ranges.items():
+        value = getattr(settings, name)
+        if not least <= value <= most:
+            raise UserError(f"{name} must lie between {least:g} and {most:g}; got {value}", option=name)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+
+LARGEST_JSON = 2**28
+"""Bytes."""
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -56,16 +60,25 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; a missing or broken file is named."""
+    """A JSON object of finite numbers; a missing, broken or enormous file is named."""
     if not path.is_file():
         raise UserError(f"{path} is missing; the folder is incomplete: copy or save it again")
+    if path.stat().st_size > LARGEST_JSON:
+        raise UserError(f"{path} is larger than {LARGEST_JSON >> 20} MiB, and no file of msgm; copy or save it again")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON; copy or save it again") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; copy or save it again")
+        raise UserError(f"{path} is not a JSON object; copy or save it again")
     return value
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f"{word} is no number")
+    return number
 
 
 def place(out: str | os.PathLike[str]) -> Path:

@@ -228,6 +228,8 @@ def evaluate(
     device = hardware(threads, device)
     ready(out, EVALUATION, overwrite=overwrite)
     refuse_unused(filter, guide=guide)
+    if against == model and filter is None:
+        raise UserError("--against names the same model; name another, or leave it out")
     read = read_models([*([against] if against else []), model], reading)
     loaded = {name: each.to(device) for name, each in read.items()}
     labels = _labels(list(loaded))
@@ -239,7 +241,8 @@ def evaluate(
     if filter is not None:
         if against != model:
             del models[labels[model]]
-        models[f"{labels[model]}-{filter.name}"] = build_filter(
+        beside = f"{labels[model]}-{filter.name}"
+        models[beside if beside not in models else f"{beside}-again"] = build_filter(
             filter, loaded[model], request=asked, guide=guide, against=loaded[against] if against else None,
             source=images,
         )  # fmt: skip

@@ -12,6 +12,8 @@ from typing import Any
 from ..errors import UserError
 from .table import Row, Table, stamps
 
+TOGETHER = 64
+"""Rows that are unpacked at a time: packed ones may be a thousand times as small."""
 KINDS = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 
 
@@ -30,9 +32,13 @@ def read_files(paths: Sequence[Path], title: str) -> Table:
     files = stamps(paths)
     if paths[0].suffix == ".parquet" and not (paths := _whole(paths)):
         raise UserError(f"{files[0][0]}: no images in it")
-    parts = [(str(path), _stream(path)) for path in paths]
     kind = "Parquet file" if paths[0].suffix == ".parquet" else "WebDataset"
-    return _table(parts, title, f"{kind} {title}", files)
+    try:
+        return _table([(str(path), _stream(path)) for path in paths], title, f"{kind} {title}", files)
+    except UserError:
+        raise
+    except Exception as problem:  # whichever of pyarrow, tarfile and datasets finds it
+        raise UserError(f"{files[0][0]}: not a complete {kind} ({_line(problem)}); get it again") from problem
 
 
 def read_disk(folder: Path, split: str) -> Table:
@@ -86,7 +92,9 @@ def _stream(path: Path) -> Any:
     from datasets import load_dataset
 
     # A class may be called None or NA; only an empty cell is a missing value.
-    options = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
+    options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
+    if path.suffix == ".parquet":
+        options = {"batch_size": TOGETHER}
     files = {"train": [str(path.resolve())]}
     return load_dataset(KINDS[path.suffix], data_files=files, split="train", streaming=True, **options)
 
@@ -110,9 +118,9 @@ def _rows(parts: Sequence[tuple[str, Any]], key: str) -> Iterator[Row]:
         try:
             for number, row in enumerate(part):
                 yield _row(f"{where}, row {number}", row, key)
-        except (OSError, ValueError, TypeError) as problem:
-            if isinstance(problem, UserError):
-                raise
+        except UserError:
+            raise
+        except Exception as problem:  # as above
             raise UserError(f"{where}: cannot be read after row {number} ({_line(problem)}); get it again") from problem
 
 

@@ -10,6 +10,7 @@ import gzip
 import math
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
 
 import torch
@@ -18,23 +19,36 @@ from torch import Tensor
 from ..errors import UserError
 
 UNSIGNED_BYTE = 8
+SMALL, DENSEST = 2**26, 100
+"""Values that any file may hold, and those of a larger one for each of its bytes: images are not packed closer."""
 
 
 def read_idx(path: Path) -> Tensor:
     """The uint8 tensor in a file; one that is no complete idx file of bytes is a UserError that names it."""
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            return _read(file, path)
     except (OSError, EOFError, zlib.error) as problem:
         raise UserError(f"{path}: cannot be read ({problem}); it seems damaged, get it again") from problem
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != UNSIGNED_BYTE:
+
+
+def _read(file: BufferedReader | gzip.GzipFile, path: Path) -> Tensor:
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] != UNSIGNED_BYTE:
+        file.read(SMALL)  # a damaged archive says so itself
         raise UserError(f"{path}: not an idx file of unsigned bytes, as MNIST's files are")
-    start = 4 + 4 * content[3]
-    shape = struct.unpack(f">{content[3]}I", content[4:start]) if len(content) >= start else ()
-    if len(shape) == 0 or len(content) - start != math.prod(shape):
-        expected = f"{math.prod(shape)} values after the header" if shape else "a complete header"
+    sides = file.read(4 * head[3])
+    shape = struct.unpack(f">{head[3]}I", sides) if len(sides) == 4 * head[3] else ()
+    size, most = math.prod(shape), max(SMALL, DENSEST * path.stat().st_size)
+    if shape and size > most:
+        raise UserError(f"{path}: {size} values in so small a file are no images; get it again")
+    content = bytearray(size)
+    if not shape or file.readinto(content) != size or file.read(1):
+        expected = f"{size} values after the header" if shape else "a complete header"
         raise UserError(f"{path}: truncated or damaged, {expected} expected; get it again")
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=start).reshape(shape)
+    return torch.frombuffer(content, dtype=torch.uint8).reshape(shape) if size else torch.empty(shape).byte()
 
 
 def write_idx(path: Path, values: Tensor) -> None:

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import UserError
+from ..errors import UserError, in_range
 from ..folders import Making
 from ..formats.native import EMBEDDED, embedded
+from ..formats.tensors import fill, fit, stored
 from ..model.modes import evaluating
 from ..model.space import Space
 from ..progress import bar
 from ..storage import write_bytes
+from .judge_config import LARGEST_SIDE, LEAST_SIDE, MOST_CLASSES, MOST_WIDE, read_config
 from .junk import KINDS, JunkMaker
 
 if TYPE_CHECKING:
@@ -92,8 +93,14 @@ class Judge(nn.Module):
                 f"a judge needs two or more distinct classes, none of them {JUNK} (junk); "
                 f"column {column!r} gives {list(self.classes)}"
             )
-        if shape[1] != shape[2]:
-            raise UserError(f"the judge takes square images, got {shape[1]}x{shape[2]}; resize", option="data.size")
+        if len(self.classes) > MOST_CLASSES:
+            raise UserError(f"a judge has at most {MOST_CLASSES} classes; column {column!r} gives {len(self.classes)}")
+        if shape[1] != shape[2] or not LEAST_SIDE <= shape[1] <= LARGEST_SIDE:
+            raise UserError(
+                f"the judge takes square images of {LEAST_SIDE} to {LARGEST_SIDE} pixels a side, got "
+                f"{shape[1]}x{shape[2]}; resize",
+                option="data.size",
+            )
         self.shape = shape
         self.names = tuple(names) if names else tuple(str(label) for label in self.classes)
         if len(self.names) != len(self.classes):
@@ -222,8 +229,8 @@ class Judge(nn.Module):
         for name in (CONFIG, WEIGHTS):
             if not (path / name).is_file():
                 raise UserError(f"{path / name} is missing; a judge's folder has {CONFIG} and {WEIGHTS}")
-        try:
-            config = json.loads((path / CONFIG).read_text())
+        config, given = read_config(path / CONFIG), stored(path / WEIGHTS)
+        with torch.device("meta"):
             judge = cls(
                 config["classes"],
                 tuple(config["shape"]),
@@ -231,18 +238,26 @@ class Judge(nn.Module):
                 column=config["column"],
                 width=config["network"]["width"],
             )
-            judge.record, expected = config["record"], config["weights_sha256"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{path / CONFIG} is not a judge's configuration ({error!r}); copy the folder again"
-            ) from error
-        weights = (path / WEIGHTS).read_bytes()
-        if hashlib.sha256(weights).hexdigest() != expected:
+        if hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest() != config["weights_sha256"]:
             raise UserError(
                 f"{path / WEIGHTS} is truncated or not the file that {CONFIG} belongs to; copy the folder again"
             )
-        judge.network.load_state_dict(load_tensors(weights))
+        fit(judge.network, given, path / CONFIG)
+        judge.network.to_empty(device="cpu")
+        fill(judge.network, given)
+        judge.record = config["record"]
         return judge.eval()
+
+
+RANGES = {
+    "epochs": (1, 10**5),
+    "batch": (1, 2**20),
+    "lr": (0.0, 1.0),
+    "junk_share": (0.0, 0.95),
+    "width": (1, MOST_WIDE),
+    "seed": (0, 2**63 - 1),
+}
+"""From and to, both allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,8 +283,9 @@ class JudgeSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch, self.width) < 1 or self.lr <= 0 or not 0 < self.junk_share < 1:
+        if min(self.epochs, self.batch, self.width) < 1 or not self.lr > 0 or not 0 < self.junk_share < 1:
             raise UserError(f"epochs, batch, width and lr must be positive and junk_share between 0 and 1; got {self}")
+        in_range(self, RANGES)
 
 
 def train_judge(
@@ -331,6 +347,8 @@ def train_judge(
             optimizer.step()
             schedule.step()
             tick(1)
+    if not bool(loss.isfinite()):
+        raise UserError(f"the judge's training diverged (its loss is {float(loss)}); lower lr", option="lr")
     with torch.no_grad():
         for value in judge.state_dict().values():
             if value.is_floating_point():

@@ -88,9 +88,9 @@ class Folder:
         if not torch.equal(tensors.pop("identity", torch.empty(0)), self._mark()):
             return  # of a run that this one replaces, and that was not removed for want of time
         try:
-            _put(state, tensors)
-        except (KeyError, RuntimeError, ValueError, IndexError) as error:
-            why = str(error).splitlines()[0][:100]
+            _put(state, tensors, int(self.place.making.identity["settings"]["steps"]))
+        except (KeyError, RuntimeError, ValueError, IndexError, OverflowError) as error:
+            why = " ".join(str(error).split())[:100]
             raise UserError(f"{path} is no state of this run ({why}); remove it to start the run again") from None
 
     def finish(self, status: Status) -> None:
@@ -134,9 +134,11 @@ def spare(folder: str | os.PathLike[str] | None, weights_sha256: str) -> None:
         raise UserError(f"{folder} holds the model that the run starts from; name another folder for the new one")
 
 
-def _put(state: State, tensors: Mapping[str, Tensor]) -> None:
-    state.step = int(tensors["run"][0])
-    state.smooth, state.lowest = float(tensors["run"][1]), float(tensors["run"][2])
+def _put(state: State, tensors: Mapping[str, Tensor], steps: int) -> None:
+    step, state.smooth, state.lowest = tensors["run"].tolist()
+    state.step = int(step)
+    if not 0 < state.step <= steps or state.step != step:
+        raise ValueError(f"step {step:g} of {steps}")
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -152,6 +154,10 @@ def _put(state: State, tensors: Mapping[str, Tensor]) -> None:
         if any(each["exp_avg"].shape != state.weights.shape for each in moments.values()):
             raise ValueError("moments of another network")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    if not state.optimizers["optimizer"].state:
+        raise ValueError("no moments of the optimiser")
+    if not all(bool(vector.isfinite().all()) for vector in (state.weights, state.averaged)):
+        raise ValueError("weights that are not finite")
 
 
 class Log:

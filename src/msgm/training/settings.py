@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import UserError
+from ..errors import UserError, in_range
 
 RANGES = {
     "steps": (1, 10**9),
@@ -60,10 +60,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (least, most) in RANGES.items():
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise UserError(f"{name} must lie between {least:g} and {most:g}; got {value}")
+        in_range(self, RANGES)
         for name in ("clip", "guard"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be positive and finite; got {getattr(self, name)}")
