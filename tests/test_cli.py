@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 from msgm.choice import Choice
 from msgm.cli import commands
 from msgm.cli.main import COMMANDS, main
+from msgm.cli.measuring import _labels
 from msgm.cli.options import Data, build_method
 from msgm.cli.reader import read
 from msgm.forgetting.combine import PCGrad
@@ -854,3 +856,30 @@ def test_methods_lists_the_filters(capsys: pytest.CaptureFixture[str], monkeypat
     shown = capsys.readouterr().out
     for word in ("repel", "safe", "guided", "contrast", "--guide", "radius=auto, strength=1.6"):
         assert word in shown
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+
+
+def test_an_ascii_locale_ends_no_command(tmp_path: Path) -> None:
+    """What cannot be written there is written otherwise; names that are not UTF-8 there are refused first."""
+    words = [sys.executable, "-m", "msgm", "nll", "demo", "-n", "2", "--steps", "1", "--device", "cpu"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, **ASCII}, timeout=300)
+    assert done.returncode == 0 and b"\\xb1" in done.stdout, done.stderr
+    named = os.fsencode(tmp_path) + b"/m\xc3\xa4.json"
+    done = subprocess.run([*words, "--out", named], capture_output=True, env={**os.environ, **ASCII}, timeout=300)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"cannot be printed" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("word", [str(2**70), "1" + "0" * 400, "nan", "inf", "1e400"])
+@pytest.mark.parametrize("option", ["--seed", "--lr", "--steps", "--data.size", "--weight-decay"])
+def test_numbers_out_of_reach_are_refused(
+    option: str, word: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "train", f"{option}={word}", "--out", out)
+    assert option in line and len(line) < 310 and not out.parent.exists()
+
+
+def test_two_folders_of_one_name_are_two_rows() -> None:
+    assert len(set(_labels(["a/b/m", "a-b/m"]).values())) == 2

@@ -255,7 +255,8 @@ def test_every_command_refuses_its_place_before_anything_is_read(
     def never(*given: object, **named: object) -> None:
         raise AssertionError("this is work")
 
-    for work in ("cli.reading.load", "data.source.find", "experiments.core.jobs.load", "experiments.toy.main.plan"):
+    works = ("cli.reading.read_model", "data.source.find", "experiments.core.jobs.load", "experiments.toy.main.plan")
+    for work in works:
         monkeypatch.setattr(f"msgm.{work}", never)
     (tmp_path / "file").touch()
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")

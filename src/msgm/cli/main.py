@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from inspect import signature
+from io import TextIOWrapper
 from typing import NoReturn
 
 COMMANDS = {
@@ -49,6 +50,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exit status: 0, 1 for a bug, 2 for bad input, 3 for a diverged run, 128 + n for signal n: 130 for Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # in an ASCII locale ± is written as \xb1
+            stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if not argv or argv[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS)) + 2

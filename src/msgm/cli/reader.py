@@ -29,9 +29,18 @@ def read(name: str, function: Callable[..., None], words: Sequence[str]) -> dict
     spelt = _gathered(_spelled(words, heads), many)
     found = options(function, _names(spelt, heads))
     given = _Parser(name, found, page(name, function, found)).read(spelt)
+    _in_reach(given)
     for key, choice in many.items():
         given[key] = [_entry(key, choice, each) for each in given[key]]
     return values(function, given)
+
+
+def _in_reach(given: Mapping[str, Any]) -> None:
+    """Raise UserError for a number that no computer counts to, or that is none."""
+    for key, value in _flat(given):
+        if isinstance(value, int | float) and not abs(value) < 2**63:
+            name = _dashed(f"--{key}")
+            raise UserError(f"{name}: expected a finite number of at most 18 digits; got {str(value)[:30]}")
 
 
 PLAINLY = {"int": "a whole number", "float": "a number", "str": "a word", "list": "a list", "NoneType": "null"}
@@ -59,7 +68,10 @@ class _Parser(ArgumentParser):
     def read(self, words: Sequence[str]) -> dict[str, Any]:
         try:
             given: dict[str, Any] = self.parse_args(list(words)).as_dict()
-        except (ArgumentError, TypeError) as error:
+        except OverflowError:
+            word = next((word for word in words if re.search(r"\d{19}", word)), "an option")
+            raise UserError(f"{_dashed(word)[:40]}: expected a finite number of at most 18 digits") from None
+        except (ArgumentError, TypeError, ValueError, RecursionError) as error:
             self._refuse(str(error))
         return given
 

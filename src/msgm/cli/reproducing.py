@@ -70,8 +70,8 @@ def reproduce(
     hardware(1)  # This process is one of them where there are no others.
     chosen = BUDGETS[budget]
     if seeds is not None:
-        if seeds < 1:
-            raise UserError(f"--seeds must be 1 or more; got {seeds}")
+        if not 1 <= seeds <= 1000:
+            raise UserError(f"--seeds must be 1 or more, and at most 1000; got {seeds}")
         chosen = replace(chosen, seeds=seeds, study_seeds=min(seeds, chosen.study_seeds))
     results = toy(out, budget=chosen, seed=seed, workers=workers, command=command, resume=resume, overwrite=overwrite)
     for claim in results["claims"]:
@@ -99,8 +99,8 @@ def _tables(
 
     if data is None:
         raise UserError(f"{name} needs the folder of its images; give it with --data")
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds must be 1 or more; got {seeds}")
+    if seeds is not None and not 1 <= seeds <= 1000:
+        raise UserError(f"--seeds must be 1 or more, and at most 1000; got {seeds}")
     if workers is not None and workers < 1:
         raise UserError(f"--workers must be 1 or more; got {workers}")
     if workers is not None and threads is not None and workers > 1:

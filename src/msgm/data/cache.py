@@ -105,7 +105,7 @@ def stored(key: str) -> tuple[Pixels, dict[str, Any], dict[str, np.ndarray[Any, 
     """The pixels, memory-mapped, and what stands beside them; None where there is no whole cache of this key."""
     folder = place() / key
     try:
-        meta: dict[str, Any] = json.loads((folder / META).read_text())
+        meta: dict[str, Any] = json.loads((folder / META).read_text(encoding="utf-8"))
         pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=tuple(meta["shape"]))
         arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
     except (OSError, ValueError, KeyError):

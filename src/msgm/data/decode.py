@@ -14,6 +14,8 @@ from ..errors import UserError
 
 Mode = Literal["grey", "rgb"]
 Background = Literal["white", "black", "refuse"]
+LARGEST = 4096
+"""Pixels a side that images are resized to at most."""
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -32,8 +34,8 @@ class Decoder:
     square: bool = False
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise UserError(f"data size must be at least 1, not {self.size}")
+        if self.size is not None and not 1 <= self.size <= LARGEST:
+            raise UserError(f"data size must be at least 1 and at most {LARGEST}, not {self.size}")
         if self.mode not in (None, *get_args(Mode)):
             raise UserError(f"mode must be grey or rgb, not {self.mode!r}")
         if self.background not in get_args(Background):

@@ -159,4 +159,4 @@ def _bytes(path: Path, row: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint
 
 
 def _names(path: Path) -> list[str]:
-    return path.read_text().split() if path.is_file() else []
+    return path.read_text(encoding="utf-8").split() if path.is_file() else []

@@ -176,7 +176,7 @@ def _entries(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
     """CelebA's attributes: how many, their names, then a line an image with 1 or -1 for each; here 1 or 0."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     names = lines[1].split() if len(lines) > 1 else []
     for number, line in enumerate(lines[2:], start=3):
         file, *values = line.split() or [""]
@@ -186,7 +186,7 @@ def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
 
 
 def _part(partition: Path, rows: list[tuple[File, Any]], split: str) -> list[tuple[File, Any]]:
-    part = dict(line.split()[:2] for line in partition.read_text().splitlines() if line.strip())
+    part = dict(line.split()[:2] for line in partition.read_text(encoding="utf-8").splitlines() if line.strip())
     kept = [(file, values) for file, values in rows if part.get(file.parts[-1]) == PARTS[split]]
     if not kept:
         raise UserError(f"{partition}: says of no image that it is in the {split} split ({PARTS[split]})")

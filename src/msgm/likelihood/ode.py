@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import UserError, in_range
 from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..model.space import Space
@@ -196,6 +196,7 @@ class Path:
             raise UserError(f"steps must be at least 1 and max_nfe 7, got {self.steps} and {self.max_nfe}")
         if not (self.rtol > 0 and self.atol > 0):
             raise UserError(f"rtol and atol must be positive, got {self.rtol} and {self.atol}")
+        in_range(self, {"steps": (1, 10**5), "max_nfe": (7, 10**8), "rtol": (0.0, 1.0), "atol": (0.0, 1.0)})
 
     @property
     def key(self) -> object:

@@ -35,7 +35,7 @@ def commit(folder: str | Path | None = None) -> str | None:
     place = str(PACKAGE if folder is None else folder)
     packed = PACKAGE / "COMMIT"
     if folder is None and packed.is_file():
-        return packed.read_text().strip() or None
+        return packed.read_text(encoding="utf-8").strip() or None
     # Inside a git hook these variables point at another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

@@ -58,6 +58,9 @@ def _free(device: torch.device) -> float:
     return float(psutil.virtual_memory().available)
 
 
+MOST_STEPS = 10**5
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sampler(ABC):
     """Draws images from a score model: a subclass gives `step`, and `times` if none of `GRIDS` will do.
@@ -77,8 +80,10 @@ class Sampler(ABC):
     """Network evaluations of one step."""
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise UserError(f"a sampler needs at least 2 steps, got {self.steps}; choose steps=18 or more")
+        if not 2 <= self.steps <= MOST_STEPS:
+            raise UserError(
+                f"a sampler needs at least 2 steps, and at most {MOST_STEPS}, got {self.steps}; choose steps=18 or more"
+            )
         if self.grid not in GRIDS:
             raise UserError(f"no grid {self.grid!r}; known: {', '.join(GRIDS)}")
 

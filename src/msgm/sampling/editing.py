@@ -191,8 +191,8 @@ def check_settings(
 ) -> None:
     """Raise `UserError` for settings of `inpaint` or `reconstruct` that mean nothing."""
     for name, value in {"resample": resample, "jump": jump, "batch": 1 if batch == "auto" else batch}.items():
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
+        if not 1 <= value <= 10**6:
+            raise UserError(f"{name} must be at least 1, and at most a million, got {value}")
     if not 0 <= perturb <= 1:
         raise UserError(f"perturb must be a time from 0 (none) to 1, got {perturb}")
 

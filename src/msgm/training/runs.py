@@ -169,9 +169,13 @@ class Log:
 
     def __enter__(self) -> Log:
         if self.path is not None:
-            kept = self.path.read_text().splitlines(keepends=True)[: self.step] if self.path.exists() else []
+            kept = (
+                self.path.read_text(encoding="utf-8").splitlines(keepends=True)[: self.step]
+                if self.path.exists()
+                else []
+            )
             write_bytes(self.path, "".join(kept).encode())
-            self.file = self.path.open("a", buffering=1)
+            self.file = self.path.open("a", buffering=1, encoding="utf-8")
         return self
 
     def __call__(self, line: dict[str, Any]) -> None:
@@ -190,4 +194,4 @@ class Log:
 
 def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The loss curve of a run: dictionaries with step, retain, forget (None where it took no part) and norm."""
-    return [json.loads(line) for line in (Path(folder) / LOG).read_text().splitlines()]
+    return [json.loads(line) for line in (Path(folder) / LOG).read_text(encoding="utf-8").splitlines()]

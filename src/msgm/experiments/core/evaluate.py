@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...choice import Choice
 from ...data import Images, Request, Split
-from ...errors import UserError
+from ...errors import UserError, in_range
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measure, Measured
@@ -24,8 +24,18 @@ from ...metrics.subject import Drawn, Subject
 from ...model.score import ScoreModel
 from ...progress import bar
 from ...report.results import Result
+from ...report.samples import MOST
 from ...sampling import SAMPLERS, Sampler
 from ...storage import read_json, write_json
+
+RANGES = {
+    "n": (2, MOST),
+    "nll_images": (0, 10**6),
+    "nll_steps": (1, 10**5),
+    "renoise_images": (0, 10**6),
+    "seed": (0, 2**63 - 1),
+}
+"""From and to, both allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,7 @@ class EvaluateSettings:
             raise UserError(f"n must be 2 or more and nll_images 0 or more; got {self.n} and {self.nll_images}")
         if self.renoise_images < 0:
             raise UserError(f"renoise_images must be 0 or more; got {self.renoise_images}")
+        in_range(self, RANGES)
         self.sampler.maker("sampler", SAMPLERS)(None)  # refuses what it cannot be made of before any model is there
         if self.nll_steps < 1:
             raise UserError(f"nll_steps must be 1 or more; got {self.nll_steps}")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MADE = Making(kind="sweep", names=("runs", "results.json", "report.html", "pareto.png", "pareto.svg"))
 REPEATED = Making(kind="set of runs", names=("seed-*", "results.json"))
+MOST_SEEDS = 1000
 COLUMNS: Columns = {"front": lambda row: "" if row.front is None else "yes" if row.front else "no"}
 """Beside those that every table has."""
 
@@ -111,8 +112,8 @@ def sweep(
     ``results.json`` (a row for each variant, over its seeds, after that of the parent), ``report.html``,
     ``pareto.png``, ``pareto.svg`` and each run's model and row under ``runs/``. ``say`` is told how long it will take.
     """
-    if seeds < 1:
-        raise UserError(f"seeds must be 1 or more; got {seeds}")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UserError(f"seeds must be 1 or more, and at most {MOST_SEEDS}; got {seeds}")
     with opened(out, MADE, resume=resume, overwrite=overwrite) as place:
         parent = Job(name="parent", out=out / "runs" / "parent", task=task, settings=settings)
         groups = [
@@ -179,6 +180,8 @@ def repeat(
 
     Writes ``results.json``: a row for each seed, then one over all of them.
     """
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UserError(f"seeds must be 1 or more, and at most {MOST_SEEDS}; got {seeds}")
     with opened(out, REPEATED, resume=resume, overwrite=overwrite) as place:
         jobs = [
             Job(
