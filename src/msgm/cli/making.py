@@ -31,6 +31,7 @@ from ..process.sde import PROCESSES
 from ..report.page import commit
 from ..report.results import Results
 from ..training.earlier import Earlier, forgetting
+from ..training.few import fitting, said
 from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
 from ..training.runs import MADE, RunSpec
@@ -201,6 +202,8 @@ def unlearn(
     images = images_of(parent, source, "train")
     asked = request.needed(source)
     split, ignored = forgetting(asked.split(images), parent.record, earlier)
+    _, few = fitting(recipe, settings, split)
+    say([said(few["few"])] if few else [])
     old = [each.words for each in parts(split.request) if each not in parts(asked)]
     say([*split.notes, *(f"forgotten along, as asked before: {words}" for words in old)])
     say([f"asked before, and may come back: {request_of(entry).words}" for entry in ignored.get("ignored", [])])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .images import Images
+from .near import CLOSE, near
 from .rules import known_values, parse
 
 
@@ -167,12 +168,19 @@ class Split:
         """How many retained images are, pixel for pixel, also among those to forget."""
         return int(np.isin(self.retain.marks, self.forget.marks).sum())
 
+    @cached_property
+    def near_duplicates(self) -> int:
+        """How many others look the same in a thumbnail as one of those to forget (`near.near`)."""
+        return int((near(self.retain, self.forget).numpy() & ~np.isin(self.retain.marks, self.forget.marks)).sum())
+
     @property
     def notes(self) -> list[str]:
         """Lines that someone who is about to train on this should see."""
-        if not self.duplicates:
-            return []
-        return [f"{self.duplicates} of the retained images are also, pixel for pixel, among those to forget"]
+        found = [
+            (self.duplicates, "are also, pixel for pixel, among those to forget"),
+            (self.near_duplicates, f"look nearly like one to forget (thumbnails within {CLOSE:g} grey levels)"),
+        ]
+        return [f"{count} of the retained images {what}" for count, what in found if count]
 
     def hold_out(self, share: float, seed: int = 0) -> tuple[Split, Images]:
         """The split without a random share of both its parts, and that share as one set: retained, then forgotten.
@@ -193,5 +201,6 @@ class Split:
 
     def to_dict(self) -> dict[str, Any]:
         """The record of the split: the request, how many images are on each side, and on both."""
-        both = {"duplicates": self.duplicates} if self.duplicates else {}
-        return {**self.request.to_dict(), "retain": len(self.retain), "forget": len(self.forget), **both}
+        both = {"duplicates": self.duplicates, "near_duplicates": self.near_duplicates}
+        sizes = {"retain": len(self.retain), "forget": len(self.forget)}
+        return {**self.request.to_dict(), **sizes, **{key: count for key, count in both.items() if count}}

@@ -27,6 +27,7 @@ from . import inputs
 from .batches import Pixels
 from .curve import Curve, Exploded
 from .earlier import Earlier, forgetting
+from .few import fitting
 from .objective import Objective
 from .runs import Folder, Log, RunSpec, open_folder, spare
 from .runtime import Runtime
@@ -107,18 +108,22 @@ def unlearn(
     forget, and are not retained. With ``earlier="ignore"`` they are retained, where the split says so, and come back.
     ``confidence`` is then of the rows that are left to retain (`earlier.forgetting`).
 
-    Raises UserError, beside what `train` does, where these images cannot tell what an earlier request meant.
+    Few images to forget have settings of their own (`few.fitting`).
+
+    Raises UserError, beside what `train` does, where these images cannot tell what an earlier request meant, and where
+    the retained ones are so few that they would be learnt by heart.
     """
     split, ignored = forgetting(split, model.record, earlier)
+    settings = settings or UnlearnSettings()
+    method, few = fitting(method or METHODS[DEFAULT](), settings, split)
     plan = _Plan(
-        kind="unlearned", method=method or METHODS[DEFAULT](), settings=settings or UnlearnSettings(),
-        run=run or RunSpec(), confidence=confidence, watch=watch,
+        kind="unlearned", method=method, settings=settings, run=run or RunSpec(), confidence=confidence, watch=watch,
     )  # fmt: skip
     parent = weights_sha256(model.network)
     spare(plan.run.folder, parent)
     child = copy.deepcopy(model)
     chained = following(model.record, parent)
-    child.record = {"parent": {"weights_sha256": parent, "kind": model.record.get("kind")}, **chained, **ignored}
+    child.record = {"parent": {"weights_sha256": parent, "kind": model.record.get("kind")}, **chained, **ignored, **few}
     return _fit(child, split, plan)
 
 
