@@ -6,6 +6,7 @@ from .editing import inpaint, reconstruct
 from .listing import methods
 from .making import train, train_judge, unlearn
 from .measuring import demo, evaluate, nll, sample
+from .pushing import push
 from .reading import convert, inspect
 from .reproducing import reproduce
 from .showing import show
@@ -19,6 +20,7 @@ __all__ = [
     "inspect",
     "methods",
     "nll",
+    "push",
     "reconstruct",
     "reproduce",
     "sample",

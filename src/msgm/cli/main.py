@@ -27,6 +27,7 @@ COMMANDS = {
     "inspect": "how a model is read: its family, process, prediction, size and weights",
     "show": "the chain of a model's records, checked: what it was made to forget, request by request",
     "convert": "write a model of another family down as a folder of ours",
+    "push": "bring a model to the hub, with a card made from its record and its audit",
     "methods": "the unlearning methods there are, and what each asks",
 }
 
@@ -86,7 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(name: str, words: Sequence[str]) -> None:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if name != "push":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from ..training.loop import Diverged
     from . import commands
     from .reader import read
