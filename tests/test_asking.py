@@ -10,7 +10,8 @@ from PIL import Image
 from tiny import tiny_data, tiny_model
 
 from msgm.cli.main import main
-from msgm.data import Images, Source, request_of
+from msgm.data import ForgetRequest, Images, Source, request_of
+from msgm.experiments.preview.main import closest
 from msgm.formats import load, save
 from msgm.formats.native import RECORD
 from msgm.metrics.neighbours import nearest
@@ -141,3 +142,26 @@ def test_requests_follow_each_other_on_the_command_line(shelf: Path, tmp_path: P
     del record["seal"]
     (first / RECORD).write_text(json.dumps(record))
     assert "has no seal" in said(capsys, "show", str(first))
+
+
+def test_a_request_is_looked_at_first(shelf: Path, tmp_path: Path, capsys) -> None:
+    data = ("--data", str(shelf / "data"))
+    main(["request", *data, "--forget", "label == 'left'", "--preview", str(tmp_path / "o")])
+    shown = capsys.readouterr().out
+    assert "forget label == 'left': 20 of 40 images; 20 retained" in shown
+    assert "left                      20 forgotten       0 retained" in shown
+    assert (tmp_path / "o/nearest.png").is_file()
+    told = json.loads((tmp_path / "o/request.json").read_text())
+    assert told["labels"] == {"left": {"retain": 0, "forget": 20}, "right": {"retain": 20, "forget": 0}}
+    split = ForgetRequest("label == 'left'").split(Source(str(shelf / "data")).open())
+    kept, partner = closest(split)
+    pairs = (split.retain.rows()[:, None].double() - split.forget.rows()[None].double()).square().flatten(2).mean(2)
+    assert kept.tolist() == pairs.min(1).values.argsort(stable=True).tolist()
+    assert partner.tolist() == pairs.argmin(1)[kept].tolist()
+    with Image.open(tmp_path / "o/forget.png") as sheet:
+        assert sheet.size == (10 * 18 - 2, 2 * 18 - 2)  # twenty of 8 pixels, enlarged twice
+    first = unlearned(shelf, tmp_path / "one", "--forget-index", "0")
+    capsys.readouterr()
+    main(["request", "--model", str(first), "--forget-index", "1"])
+    assert "forget row 0; row 1: 2 of 40 images; 38 retained" in capsys.readouterr().out
+    assert "say which images" in said(capsys, "request", "--forget-index", "1")

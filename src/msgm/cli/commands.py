@@ -9,6 +9,7 @@ from .measuring import demo, evaluate, nll, sample
 from .pushing import push
 from .reading import convert, inspect
 from .reproducing import reproduce
+from .requesting import request
 from .showing import show
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "push",
     "reconstruct",
     "reproduce",
+    "request",
     "sample",
     "show",
     "sweep",

@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "forget 3 and 7 in a trained MNIST model, and prove it: table, report.html, results.json",
     "train": "train a score model from scratch, plainly or with any unlearning method",
     "train-judge": "train the classifier (with a junk class) that judges samples",
+    "request": "which images a request means, and the nearest it would keep, before anything is trained",
     "unlearn": "fine-tune a copy of a trained model so that it forgets what a rule selects",
     "sample": "draw images from a model into PNG files and a grid",
     "nll": "exact likelihoods of the retained and the forgotten test images",
