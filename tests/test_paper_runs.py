@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from msgm.cli.main import main as cli
 from msgm.data import ForgetRequest, Images, Source
 from msgm.experiments.paper.budgets import BUDGETS, AuditSettings, Budget, Draw, Kind
 from msgm.experiments.paper.main import reproduce
@@ -83,7 +84,8 @@ def one_thread() -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_grid_killed_twice_ends_with_the_same_numbers_on_two_processes(tmp_path: Path, data: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_grid_killed_twice_ends_with_the_same_numbers(workers: int, tmp_path: Path, data: Path) -> None:
     assert go(tmp_path / "whole", data, 1)
     words = f"from pathlib import Path; import test_paper_runs as t; t.go(Path({str(tmp_path / 'parts')!r}), "
     for place in ("ve/standard/model/resume.safetensors", "ve/tuned/*/seed-0/model/resume.safetensors"):
@@ -95,12 +97,32 @@ def test_a_grid_killed_twice_ends_with_the_same_numbers_on_two_processes(tmp_pat
         assert run.wait() == -signal.SIGKILL
     there = sorted((tmp_path / "parts").rglob("row.json"))
     made = {path: path.stat().st_mtime_ns for path in there}
-    assert go(tmp_path / "parts", data, 2)
+    assert go(tmp_path / "parts", data, workers)
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
     assert len(numbers(tmp_path / "whole")) == 6
     assert len(made) >= 2 and {path: path.stat().st_mtime_ns for path in there} == made
-    assert "Figure" not in (tmp_path / "whole/results.json").read_text()
-    assert "Unseen" in (tmp_path / "whole/report.html").read_text()
+    assert "Orthogonal, alpha 0.7" in (tmp_path / "whole/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("table7", "give it with --data"),
+        ("toy --workers 2", "leave out --workers"),
+        ("table7 --data demo --workers 0", "--workers must be 1 or more"),
+        ("table7 --data demo --workers 2 --threads 2", "leave out --threads"),
+        ("all --data {here}", "no folder mnist, cifar10, celeba;"),
+        ("table7 --data {here}/nowhere", "no such data"),
+    ],
+)
+def test_words_that_cannot_be_are_refused(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        cli(["reproduce", *words.format(here=tmp_path).split(), "--out", str(out)])
+    assert end.value.code == 2 and message in capsys.readouterr().err
+    assert not out.exists()
 
 
 PAPER = [

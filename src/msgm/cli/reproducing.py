@@ -129,6 +129,6 @@ def _parts(name: str, out: Path, data: str) -> list[tuple[str, Path, str]]:
     root = Path(data)
     stl = ("table2-stl10", "stl10") if (root / "stl10").is_dir() else ("table2-airplane", "cifar10")
     wanted = (("mnist", "mnist"), ("cifar10", "cifar10"), ("table2-celeba", "celeba"), stl)
-    if missing := [folder for _, folder in wanted if not (root / folder).is_dir()]:
+    if missing := dict.fromkeys(folder for _, folder in wanted if not (root / folder).is_dir()):
         raise UserError(f"{data} has no folder {', '.join(missing)}; all needs mnist, cifar10 and celeba")
     return [(part, out / part, str(root / folder)) for part, folder in wanted]

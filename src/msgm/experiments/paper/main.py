@@ -56,7 +56,8 @@ def reproduce(
     if workers < 1:
         raise UserError(f"workers must be 1 or more; got {workers}")
     tables = [TABLES[name] for name in names]
-    runtime = Runtime.choose(device, precision=budget.precision, compile=budget.compile)
+    on_gpu = Runtime.choose(device).device.type == "cuda"
+    runtime = Runtime.choose(device, precision=budget.precision, compile=budget.compile and on_gpu)
     work = Work(
         out=place(out), budget=budget, request=tables[0].request, data=data, runtime=runtime,
         deadline=Deadline(minutes), command=command,
