@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from ..errors import UserError
+from ..installed import Known
 from .classifier import ClassifierSettings
 from .combine import Adaptive, Bargain, Combiner, NormFixed, PCGrad, Turns, Weighted
 from .deflect import Deflect
@@ -322,13 +323,15 @@ def steer(
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
-METHODS: dict[str, Callable[..., Method]] = {
+_OWN: dict[str, Callable[..., Method]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad_plus, salun, sfron, selective_amnesia, siss,
         munba, retrack, esd, vdu, reweight, redirect, deflect, steer,
     )
 }  # fmt: skip
+METHODS = Known("msgm.methods", _OWN)
+"""Ours, and those of other packages."""
 DEFAULT = "steer"
 
 AUTHORS: dict[str, dict[str, Any]] = {

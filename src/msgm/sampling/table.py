@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from ..errors import UserError
+from ..installed import Known
 from ..model.score import ScoreModel
 from .base import Sampler
 from .correctors import PredictorCorrector
@@ -28,7 +29,7 @@ SamplerName = Literal[
     "pc",
 ]
 
-SAMPLERS: dict[str, Callable[..., Sampler]] = {
+_OWN: dict[str, Callable[..., Sampler]] = {
     "heun": Heun,
     "dpm++": DPMSolver,
     "ddim": DDIM,
@@ -41,10 +42,11 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "euler-maruyama": EulerMaruyama,
     "pc": PredictorCorrector,
 }
-"""The first five follow the probability-flow ODE, the others draw fresh noise in every step."""
+SAMPLERS = Known("msgm.samplers", _OWN)
+"""The first five follow the probability-flow ODE, our others draw fresh noise in every step; then other packages'."""
 
 
-def build(name: SamplerName, model: ScoreModel, *, steps: int | None = None, grid: Grid | None = None) -> Sampler:
+def build(name: SamplerName | str, model: ScoreModel, *, steps: int | None = None, grid: Grid | None = None) -> Sampler:
     """The sampler of this name; ``steps`` and ``grid`` (`GRIDS`) are its own where they are None."""
     if name not in SAMPLERS:
         raise UserError(f"no sampler {name!r}; known: {', '.join(SAMPLERS)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from ...choice import Choice
 from ...data import Images, Request, Split
 from ...errors import UserError, in_range
+from ...installed import Known
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measure, Measured
@@ -36,6 +37,10 @@ RANGES = {
     "seed": (0, 2**63 - 1),
 }
 """From and to, both allowed."""
+
+
+OTHERS: Known[Callable[[], Measure]] = Known("msgm.measures", {})
+"""Measures of other packages, each made without arguments; they are given the same subject as ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +83,16 @@ class EvaluateSettings:
     def measures(self, judged: bool) -> list[Measure]:
         """All that is measured, in the order of tables; without a judge the nearest images stand in for classes."""
         likelihoods = Likelihoods(images=self.nll_images, steps=self.nll_steps, check=self.nll_check, seed=self.seed)
+        others = [make() for make in OTHERS.values()]
         if not judged:
-            return [Nearest(), likelihoods]
+            return [Nearest(), likelihoods, *others]
         return [
             JudgedShares(),
             BentShares(),
             Frechet(),
             likelihoods,
             GivenBack(images=self.renoise_images, seed=self.seed),
+            *others,
         ]
 
     def build(self, model: ScoreModel) -> Sampler:
