@@ -292,7 +292,7 @@ def deflect(
     low: float = Deflect.low,
     high: float = Deflect.high,
 ) -> Method:
-    """What the model said at the forget points, moved away from them; the default."""
+    """What the model said at the forget points, moved away from them."""
     term = Deflect(contrast=contrast, low=low, high=high)
     return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
@@ -308,7 +308,7 @@ def steer(
     share: float = 0.25,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
-    """Steered away by a classifier above the noise level ``at``, forbidden below it.
+    """Steered away by a classifier above the noise level ``at``, forbidden below it; the default.
 
     Args:
         margin: how far beyond the retained score to steer.
