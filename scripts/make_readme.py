@@ -11,6 +11,9 @@ from pathlib import Path
 from blocks import ROOT, fill, table
 
 from msgm.cli.main import COMMANDS
+from msgm.metrics import quantities
+from msgm.report.results import Result, Results
+from msgm.report.tables import judged_sheets
 
 
 def number(measured: dict[str, float | None], digits: int = 2) -> str:
@@ -20,7 +23,10 @@ def number(measured: dict[str, float | None], digits: int = 2) -> str:
 
 
 def models(results: dict) -> str:
-    heads = ("model", "UR of {3, 7}, % [95 %]", "junk %", "retained %", "NLL retained, bits/dim", "NLL forgotten")
+    heads = (
+        "model", "UR of {3, 7}, % [95 %]", "junk %", "kept shares, TV %", "NLL retained, bits/dim", "NLL forgotten",
+        "seconds",
+    )  # fmt: skip
     rows = []
     for row in results["rows"]:
         rate = row["unlearning_ratio"]
@@ -29,7 +35,7 @@ def models(results: dict) -> str:
             row["model"] + ("" if row["model"].lower() == row["method"] else f" ({row['method']})"),
             share,
             f"{100 * row['junk']:.1f}",
-            f"{100 * row['retained']:.1f}",
+            bent.number() if (bent := Result.from_dict(row).get(quantities.BENT)) else "–",
             number(row["nll"]["retain"]),
             number(row["nll"]["forget"]),
             f"{row['seconds']:.0f}" if row["seconds"] else "–",
@@ -37,12 +43,18 @@ def models(results: dict) -> str:
         rows.append(cells)
     unlearning, evaluation = results["budget"]["unlearning"], results["budget"]["evaluation"]
     return (
-        f"{table((*heads, 'seconds'), rows)}\n\nMade by `{results['command']}`, seed {results['seed']}, "
+        f"{table(heads, rows)}\n\nMade by `{results['command']}`, seed {results['seed']}, "
         f"commit `{str(results['commit'])[:7]}`:\n"
         f"{unlearning['steps']} fine-tuning steps of batch {unlearning['batch']}, "
         f"{evaluation['n']} samples, {evaluation['nll_images']} test images of each set.\n"
         "This is the package's own experiment, not the paper's."
     )
+
+
+def shares(results: dict) -> str:
+    """What the judge took the samples for, class by class."""
+    (sheet,) = judged_sheets(Results.from_dict(results))
+    return table(("samples, % of", *sheet.headings[2:]), [(row[0], *row[2:]) for row in sheet.rows])
 
 
 def commands() -> str:
@@ -76,7 +88,13 @@ def main() -> int:
         stored.write_text((demo / "results.json").read_text())
         picture(demo, [row["model"] for row in json.loads(stored.read_text())["rows"]])
     return fill(
-        readme, {"results": models(json.loads(stored.read_text())), "commands": commands()}, check="--check" in sys.argv
+        readme,
+        {
+            "results": models(results := json.loads(stored.read_text())),
+            "shares": shares(results),
+            "commands": commands(),
+        },
+        check="--check" in sys.argv,
     )
 
 
