@@ -47,6 +47,7 @@ OBJECTIVES = {
     "steer-over-orthogonal": steer(
         0.6, Windows(above=Steer(margin=4.0, reach=1e6), below=Orthogonal(), at=0.7, share=2.0)
     ),
+    "steer-over-what-is-sure": steer(0.6, Windows(above=FREE, below=Orthogonal(), at=0.7, sure=2.0)),
     "obtuse-over-steer": steer(0.6, Windows(above=Obtuse(window=2.0), below=FREE, at=0.7)),
 }
 SHARE = 0.3

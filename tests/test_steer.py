@@ -212,6 +212,29 @@ def test_a_composition_is_its_two_terms_cut_at_the_boundary(pair: tuple[ForgetTe
     torch.testing.assert_close(found, torch.cat([low[:3], high[3:]]).mean())
 
 
+def test_the_lower_term_counts_what_the_upper_one_is_sure_of() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Knowing(Obtuse):
+        def certain(self, batch: Noised) -> Tensor:
+            return torch.linspace(0, 1, len(batch.t)).to(batch.x)
+
+    batch = noised([0.02, 0.1, 0.49, 0.51, 2.0, 20.0])
+    below, above = Orthogonal(), Knowing()
+    found = Windows(above=above, below=below, at=0.5, share=3.0, sure=2.0)(batch)
+    low = 3 * above.certain(batch) ** 2 * below.weight(batch.ratio) * below.each(batch)
+    high = above.weight(batch.ratio) * above.each(batch)
+    torch.testing.assert_close(found, torch.cat([low[:3], high[3:]]).mean())
+    # A term that cannot tell leaves the lower one as it is.
+    plain = Windows(above=Obtuse(), below=below, at=0.5, sure=2.0)(batch)
+    torch.testing.assert_close(plain, Windows(above=Obtuse(), below=below, at=0.5)(batch))
+    exact = Steer(log_odds=lambda y, ratio: exact_odds(y, float(ratio[0]))).prepare(start(VESDE()))
+    points, ratio = BOTH.sample(9, torch.Generator().manual_seed(2)), torch.full((9,), 0.4, dtype=torch.float64)
+    one = Noised(x=points, t=VESDE().time(ratio.log()), eps=points, predicted=points, model=start(VESDE()).model)
+    torch.testing.assert_close(exact.certain(one), exact_odds(points, 0.4).sigmoid())
+    with pytest.raises(UserError, match="sure"):
+        Windows(above=Orthogonal(), below=Obtuse(), sure=-1.0)
+
+
 def test_a_composition_asks_for_what_its_terms_ask_for() -> None:
     composed = Windows(above=Steer(), below=PairedAscent(), at=1.0)
     assert composed.pairs and not composed.bounded and composed.needs == Steer().needs

@@ -305,7 +305,6 @@ def steer(
     reach: float = Steer.reach,
     high: float = 8.0,
     at: float = 0.6,
-    share: float = 0.25,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
     """Steered away by a classifier above the noise level ``at``, forbidden below it; the default.
@@ -315,11 +314,10 @@ def steer(
         reach: how far, at most, in units of sigma_data.
         high: noise level sigma/alpha up to which to steer.
         at: noise level that parts the two terms.
-        share: what the loss below ``at`` counts.
         steps: of the classifier's training.
     """
     above = Steer(margin=margin, reach=reach, high=high, classifier=ClassifierSettings(steps=steps))
-    term = Windows(above=above, below=Orthogonal(), at=at, share=share)
+    term = Windows(above=above, below=Orthogonal(), at=at, share=0.25, sure=2.0)
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 

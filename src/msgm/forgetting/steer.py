@@ -84,6 +84,11 @@ class Steered(Steer):
             before = self.before(batch.x, batch.t)
         return aimed(batch, before - self.push(batch), self.weighting)
 
+    def certain(self, batch: Noised) -> Tensor:
+        assert self.log_odds is not None
+        with torch.no_grad():
+            return self.log_odds(batch.x / expand(batch.model.sde.alpha(batch.t), batch.x), batch.ratio).sigmoid()
+
     def push(self, batch: Noised) -> Tensor:
         """(1 + m) sigma grad_x log P(retain | x_t), within ``reach``; (B, *)."""
         push = (1 + self.margin) * self.away(batch)

@@ -122,6 +122,10 @@ class ForgetTerm(ABC):
         """The term with what it works out before the first step."""
         return self
 
+    def certain(self, batch: Noised) -> Tensor | None:
+        """How sure it is that a point is one of the forget data, P(forget | x_t), (B,); None where it cannot tell."""
+        return None
+
     @abstractmethod
     def each(self, batch: Noised) -> Tensor:
         """The loss of each image, (B,)."""

@@ -18,23 +18,30 @@ from .terms import ForgetTerm
 class Windows(ForgetTerm):
     """``above`` where r = sigma / alpha is at least ``at``, ``below`` where it is less: any two terms.
 
-    ``share`` is what the lower one's loss counts. Each sees the whole batch; the images outside its own windows, or of
+    ``share`` is what the lower one's loss counts; with ``sure`` k that times P(forget | x_t)^k, where the upper term
+    can tell it (`ForgetTerm.certain`): what is not recognised yet is not forbidden.
+
+    Each sees the whole batch; the images outside its own windows, or of
     this one, count nothing in it.
 
     Args:
         at: noise level sigma/alpha that parts the two terms.
         share: what the lower term's loss counts.
+        sure: how much less it counts where a point might be one to retain; 0 for no less.
     """
 
     above: ForgetTerm
     below: ForgetTerm
     at: float = 0.5
     share: float = 1.0
+    sure: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 < self.at < math.inf and 0 <= self.share < math.inf):
             raise UserError(f"at is a noise level and share a weight, positive and finite; got {self.at}, {self.share}")
+        if not 0 <= self.sure < math.inf:
+            raise UserError(f"sure must be 0 or more, and finite; got {self.sure}")
 
     @property
     def pairs(self) -> bool:
@@ -65,8 +72,10 @@ class Windows(ForgetTerm):
         low = batch.ratio < self.at
         loss = torch.zeros_like(batch.ratio)
         # Each sees the whole batch: a network that is compiled, or tuned to its input, wants one size of it.
-        for term, chosen, share in ((self.above, ~low, 1.0), (self.below, low, self.share)):
-            if share:
-                each = share * term.weight(batch.ratio) * term.each(batch)
-                loss = loss + torch.where(chosen, each, torch.zeros_like(each))
+        sure = self.above.certain(batch) if self.sure else None
+        below = self.share if sure is None else self.share * sure**self.sure
+        both = ((self.above, ~low, 1.0), (self.below, low, below))
+        for term, chosen, share in both if self.share else both[:1]:
+            each = share * term.weight(batch.ratio) * term.each(batch)
+            loss = loss + torch.where(chosen, each, torch.zeros_like(each))
         return loss

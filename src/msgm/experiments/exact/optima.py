@@ -12,7 +12,8 @@ loss ``alpha p_g E_g[L_g] + (1 - alpha) p_f E_f[L_f]`` is a function of the pred
     obtuse, windowed          the minimiser of a convex function of the plane, by Newton's method (`_windowed`)
     steer, exact classifier   (m_g + k v (e_0 + p)) / (1 + k v), e_0 = P_g m_g + P_f m_f, p = (1 + m) P_f (m_g - m_f),
                               cut to its reach, v = (r / sigma_data)^2 or 1, m its margin
-    windows                   that of the term which acts at this noise level
+    windows                   that of the term which acts at this noise level; the lower one with its weight times
+                              P_f^sure
 
 An L_f on every n-th step counts as 1/n of its weight.
 """
@@ -71,14 +72,15 @@ def _noise(
 ) -> Tensor:  # fmt: skip
     ratio = sde.log_ratio(t).exp()
     weight = weight * term.weight(ratio)
+    odds = forget.log_density(x, sde, t) - retain.log_density(x, sde, t)
     if isinstance(term, Windows):
+        sure = torch.sigmoid(odds + prior) ** term.sure if isinstance(term.above, Steer) else 1.0
         above, below = (
             _noise(part, share * weight, retain, forget, sde, prior, x, t)
-            for part, share in ((term.above, 1.0), (term.below, term.share))
+            for part, share in ((term.above, 1.0), (term.below, term.share * sure))
         )
         return torch.where((ratio < term.at).expand(len(x))[:, None], below, above)
     m = retain.noise(x, sde, t)
-    odds = forget.log_density(x, sde, t) - retain.log_density(x, sde, t)
     k = (weight * odds.exp())[:, None]
     if isinstance(term, Steer):
         level = (ratio / SIGMA_DATA).expand(len(x))[:, None]
