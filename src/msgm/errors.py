@@ -1,5 +1,7 @@
 """What a run can end with but for success: a request that is wrong, or a signal from outside."""
 
+from __future__ import annotations
+
 import signal
 from collections.abc import Mapping
 
@@ -37,3 +39,8 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str = "interrupted", number: int = signal.SIGINT, *, resumable: bool = False) -> None:
         super().__init__(message)
         self.number, self.resumable = number, resumable
+
+    @classmethod
+    def by(cls, stop: KeyboardInterrupt, message: str) -> Interrupted:
+        """One that can be gone on with, by the signal that is behind ``stop``."""
+        return cls(message, getattr(stop, "number", signal.SIGINT), resumable=True)

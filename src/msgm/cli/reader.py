@@ -173,7 +173,7 @@ def _names_in(file: str, heads: Collection[str]) -> dict[str, str]:
     import yaml
 
     found: Any = None
-    with suppress(OSError, yaml.YAMLError, UnicodeDecodeError):
+    with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
         found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     if not isinstance(found, Mapping):
         return {}

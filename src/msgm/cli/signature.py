@@ -19,6 +19,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..choice import Choice
+from ..errors import UserError
 
 Names = Mapping[str, str]
 """The names chosen so far, by key: ``{"method": "siss", "method.combine": "pcgrad"}``."""
@@ -176,6 +177,8 @@ def values(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, 
 
 def _value(key: str, hint: Any, given: Mapping[str, Any]) -> Any:
     choice = chosen(hint)
+    if choice is not None and not choice.many and not isinstance(given[key], Mapping):
+        raise UserError(f"--{key}: expected a table with a name; got {str(given[key])[:40]!r}")
     if choice is not None and choice.many:
         return tuple(choice_of(each) for each in given[key])
     if choice is not None:

@@ -12,8 +12,8 @@ from typing import Any
 from ..errors import UserError
 from .table import Row, Table, stamps
 
-TOGETHER = 64
-"""Rows that are unpacked at a time: packed ones may be a thousand times as small."""
+FEW = 10_000
+"""Rows that any Parquet file may have; a larger one has a byte or more for each."""
 KINDS = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv", ".jsonl": "json", ".json": "json"}
 
 
@@ -92,9 +92,7 @@ def _stream(path: Path) -> Any:
     from datasets import load_dataset
 
     # A class may be called None or NA; only an empty cell is a missing value.
-    options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
-    if path.suffix == ".parquet":
-        options = {"batch_size": TOGETHER}
+    options = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
     files = {"train": [str(path.resolve())]}
     return load_dataset(KINDS[path.suffix], data_files=files, split="train", streaming=True, **options)
 
@@ -174,6 +172,9 @@ def _whole(paths: Sequence[Path]) -> list[Path]:
             found.append(pyarrow.parquet.read_metadata(path))
         except (OSError, pyarrow.ArrowException) as problem:
             raise UserError(f"{path}: not a complete Parquet file ({_line(problem)}); get it again") from problem
+        rows = found[-1].num_rows
+        if rows > FEW and rows > path.stat().st_size:
+            raise UserError(f"{path}: {rows} rows in so small a file are no images; get it again")
         if found[-1].schema.names != found[0].schema.names:
             raise UserError(f"{path}: its columns differ from those of {paths[0]}")
     # datasets cannot stream a file without rows.

@@ -64,8 +64,8 @@ def draw(
                 for start in range(first, n, size):
                     x = sampler.sample(min(size, n - start), seed=seed, batch=size, start=start, tick=tick)
                     save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; what was drawn is in {out}", resumable=True) from None
+        except KeyboardInterrupt as stop:
+            raise Interrupted.by(stop, f"interrupted; what was drawn is in {out}") from None
         write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
 
 

@@ -42,8 +42,8 @@ def run_all(
         else:
             with _workers(min(workers, len(pieces))) as lines:
                 _spread(pieces, lines, tick, ended)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; what is finished is kept", resumable=True) from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted.by(stop, "interrupted; what is finished is kept") from None
 
 
 def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick, ended: Callable[[Piece], object]) -> None:
