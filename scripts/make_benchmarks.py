@@ -81,11 +81,24 @@ def throughput(found: Found) -> str:
     )
 
 
+def faults(found: Found) -> str:
+    by = found["tables"]["Kills by command"]
+    return f"**{found['faults']}** faults of {found['kills']} kills and signals over {len(by)} commands"
+
+
+def hostile(found: Found) -> str:
+    return (
+        f"**{found['faults']}** faults of {found['inputs']} inputs, {found['refused']} of them refused; at most "
+        f"{found['processor_seconds_at_most']:.1f} s and {found['memory_at_most_mib']} MiB"
+    )
+
+
 def ratio(found: Found) -> str:
     return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
 
 
-SAID = {each.__name__: each for each in (nll, sampling, training, unlearning, memory, scaling, throughput)}
+KINDS = (nll, sampling, training, unlearning, memory, scaling, throughput, faults, hostile)
+SAID = {each.__name__: each for each in KINDS}
 UNIT = {
     "nll": "times faster",
     "sampling": "times faster",
@@ -94,6 +107,8 @@ UNIT = {
     "memory": "peak memory",
     "scaling": "powers of growth",
     "throughput": "of one GPU",
+    "faults": "kills",
+    "hostile": "hostile inputs",
 }
 
 

@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,6 +72,24 @@ def test_a_benchmark_writes_its_report(name: str, model: Path, tmp_path: Path, m
     text = path.with_suffix(".md").read_text()
     assert text.startswith(f"# {name}: ")
     assert all(f"## {title}" in text for title in found["tables"])
+
+
+ROBUST = {
+    "faults": ("--writes 2 --instants 1 --only sample", "kills", 3),
+}
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_kills_and_hostile_inputs_are_survived(name: str, tmp_path: Path) -> None:
+    """A short version, in processes of its own: they are forked, which these tests with their threads are not for."""
+    given, what, least = ROBUST[name]
+    words = [sys.executable, f"benchmarks/{name}.py", "--quick", *given.split(), "--out", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.json")
+    found = json.loads(path.read_text())
+    assert found["faults"] == 0, found["notes"]
+    assert found[what] >= least
 
 
 def test_committed_reports_say_what_their_numbers_say() -> None:
