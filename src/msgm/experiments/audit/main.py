@@ -134,7 +134,8 @@ class Audit:
         parts = [f"{len(leaked)} of {len(self.outcomes)} attacks tell the model from {beside}"]
         parts[0] += f": {', '.join(leaked)}" if leaked else ""
         parts += [f"{len(held)} do not" + (f" ({', '.join(held)})" if held else "")]
-        parts += [f"{len(undecided)} are not decided at this budget"] if undecided else []
+        verb = "is" if len(undecided) == 1 else "are"
+        parts += [f"{len(undecided)} {verb} not decided at this budget"] if undecided else []
         answer = "; ".join(parts) + f". Most comes back by {', '.join(self.most)}."
         return f"This model makes junk: it can hardly be said to have forgotten. {answer}" if self.junk else answer
 
