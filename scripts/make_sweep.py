@@ -23,8 +23,10 @@ from msgm.report.pictures import write_figure
 from msgm.report.results import Result, Results
 from msgm.report.tables import judged_sheets
 
-PAGES = ("sweep.md", "default.md", "deflect.md", "redirect.md")
+PAGES = ("sweep.md", "deflect.md", "steer.md", "redirect.md")
 STORED = ROOT / "docs/results"
+ASKED = (DEFAULT, "steer")
+"""Of which the pages say how they meet what is asked of a default."""
 
 
 def share(row: dict[str, Any], digits: int = 1) -> str:
@@ -74,21 +76,23 @@ def judged(results: dict[str, Any]) -> str:
 
 
 def front(results: dict[str, Any]) -> str:
-    """The names on the front, and what is asked of the default method."""
+    """The names on the front, and how the default and what might be it meet what is asked of a default."""
     parent, *compared = results["rows"]
     names = [row["model"] for row in compared if row.get("front")]
     lines = ["On the front: " + (", ".join(f"`{name}`" for name in names) or "none") + "."]
-    ours = next((row for row in compared if row["model"] == DEFAULT), None)
-    if ours is None or ours["unlearning_ratio"]["value"] is None:
-        return lines[0]
-    rows = [[what, "yes" if holds else "**no**", evidence] for what, holds, evidence in asked(ours, parent, compared)]
-    return lines[0] + "\n\n" + table([f"asked of the default, `{DEFAULT}`", "holds", "measured"], rows)
+    for name in ASKED:
+        ours = next((row for row in compared if row["model"] == name), None)
+        if ours is not None and ours["unlearning_ratio"]["value"] is not None:
+            rows = [[what, "yes" if holds else "**no**", found] for what, holds, found in asked(ours, parent, compared)]
+            whom = f"the default, `{name}`" if name == DEFAULT else f"`{name}`"
+            lines += ["", table([f"asked of {whom}", "holds", "measured"], rows)]
+    return "\n".join(lines)
 
 
 def asked(
     ours: dict[str, Any], parent: dict[str, Any], compared: list[dict[str, Any]]
 ) -> Iterator[tuple[str, bool, str]]:
-    """What is asked of the default, whether it holds, and what was measured."""
+    """What is asked of a default, whether it holds, and what was measured."""
 
     def of(row: dict[str, Any], quantity: Quantity) -> float | None:
         found = Result.from_dict(row).get(quantity)

@@ -292,7 +292,7 @@ def deflect(
     low: float = Deflect.low,
     high: float = Deflect.high,
 ) -> Method:
-    """What the model said at the forget points, moved away from them."""
+    """What the model said at the forget points, moved away from them; the default."""
     term = Deflect(contrast=contrast, low=low, high=high)
     return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
@@ -307,7 +307,7 @@ def steer(
     at: float = 0.6,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
-    """Steered away by a classifier above the noise level ``at``, forbidden below it; the default.
+    """Steered away by a classifier above the noise level ``at``, forbidden below it.
 
     Args:
         margin: how far beyond the retained score to steer.
@@ -330,7 +330,7 @@ _OWN: dict[str, Callable[..., Method]] = {
 }  # fmt: skip
 METHODS = Known("msgm.methods", _OWN)
 """Ours, and those of other packages."""
-DEFAULT = "steer"
+DEFAULT = "deflect"
 
 AUTHORS: dict[str, dict[str, Any]] = {
     # The released code fixes the weight of the forget loss at 0.1 beside 1 for the retain loss.
