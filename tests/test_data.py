@@ -228,7 +228,7 @@ def test_a_name_that_means_nothing_lists_what_does(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     assert "notes.txt: is no .parquet or .tar file" in refusal(tmp_path / "notes.txt")
     assert "not found without dir, the folder that has it" in refusal("mnist")
-    assert "data size must be at least 1, not 0" in refusal("demo", size=0)
+    assert "data size must be at least 1 and at most 4096, not 0" in refusal("demo", size=0)
     assert "split must be train or test, not 'valid'" in refusal("demo", split="valid")
     assert "no column 'Bangs' to use as labels; known columns: label" in refusal("demo", labels="Bangs")
 
