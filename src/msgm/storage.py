@@ -59,14 +59,15 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of finite numbers; a missing, broken or enormous file is named."""
+def read_json(path: Path, *, finite: bool = True) -> dict[str, Any]:
+    """A JSON object, of ``finite`` numbers or of any; a missing, broken or enormous file is named."""
     if not path.is_file():
         raise UserError(f"{path} is missing; the folder is incomplete: copy or save it again")
     if path.stat().st_size > LARGEST_JSON:
         raise UserError(f"{path} is larger than {LARGEST_JSON >> 20} MiB, and no file of msgm; copy or save it again")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_float=_finite, parse_constant=_finite)
+        number = _finite if finite else float
+        value = json.loads(path.read_text(encoding="utf-8"), parse_float=number, parse_constant=number)
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not valid JSON; copy or save it again") from None
     if not isinstance(value, dict):

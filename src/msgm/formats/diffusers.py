@@ -187,7 +187,8 @@ def _process(root: Path, folder: Path) -> tuple[SDE, Precondition, str]:
     found = [p / "scheduler_config.json" for p in places if (p / "scheduler_config.json").is_file()]
     if found:
         path = found[0]
-        return *read_scheduler(read_json(path), path), ""
+        # Those of the DPM solvers have an infinite number in them.
+        return *read_scheduler(read_json(path, finite=False), path), ""
     fourier = read_json(folder / "config.json").get("time_embedding_type", "positional") != "positional"
     if fourier:
         raise UserError(f"{root} has no scheduler_config.json, and its network's time is not DDPM's; add the scheduler")

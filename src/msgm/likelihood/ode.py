@@ -196,7 +196,7 @@ class Path:
             raise UserError(f"steps must be at least 1 and max_nfe 7, got {self.steps} and {self.max_nfe}")
         if not (self.rtol > 0 and self.atol > 0):
             raise UserError(f"rtol and atol must be positive, got {self.rtol} and {self.atol}")
-        in_range(self, {"steps": (1, 10**5), "max_nfe": (7, 10**8), "rtol": (0.0, 1.0), "atol": (0.0, 1.0)})
+        in_range(self, {"steps": (1, 10**5), "max_nfe": (7, 10**8), "rtol": (0.0, 1e3), "atol": (0.0, 1e3)})
 
     @property
     def key(self) -> object:
