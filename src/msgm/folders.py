@@ -120,9 +120,23 @@ def opened(
 def vacant(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """A folder for files that are nobody's run; UserError where none can be written, or it holds something already."""
     path = place(out)
+    for left in path.glob(".model.*.tmp"):
+        if not _alive(left.name.split(".")[2]):
+            _remove(left)
     if path.is_dir() and _held(path) and not overwrite:
         raise _exists(path)
     return path
+
+
+def _alive(process: str) -> bool:
+    """Whether a process of this number runs here."""
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...data import Images, Request, Source, Split
 from ...errors import UserError
+from ...folders import lock
 from ...forgetting.methods import Method
 from ...formats import Reading, load
 from ...formats.native import RECORD
@@ -222,8 +223,9 @@ def _made(
 ) -> tuple[ScoreModel, float | None, Status]:
     """The unlearned model, the seconds it took if it was made in one go, and how the run ended."""
     assert job.method is not None
-    if (job.out / RECORD).exists():
-        model = load(job.out, module_factory=factory_of(parent.network))
+    if (job.out / RECORD).exists() and not (job.out / STATE).exists():
+        with lock(job.out):  # clears that of a run which was killed as it ended
+            model = load(job.out, module_factory=factory_of(parent.network))
         return model, None, Status.from_dict(model.record["status"])
     if job.refusal:
         raise _Refused(job.refusal)
