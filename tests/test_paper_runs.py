@@ -87,7 +87,8 @@ def one_thread() -> None:
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_grid_killed_twice_ends_with_the_same_numbers(workers: int, tmp_path: Path, data: Path) -> None:
     assert go(tmp_path / "whole", data, 1)
-    words = f"from pathlib import Path; import test_paper_runs as t; t.go(Path({str(tmp_path / 'parts')!r}), "
+    here = f"t.go(Path({str(tmp_path / 'parts')!r}), "
+    words = f"from pathlib import Path; import torch, test_paper_runs as t; torch.set_num_threads(1); {here}"
     for place in ("ve/standard/model/resume.safetensors", "ve/tuned/*/seed-0/model/resume.safetensors"):
         run = subprocess.Popen([sys.executable, "-c", f"{words}Path({str(data)!r}), 1)"], cwd=Path(__file__).parent)
         while not any((tmp_path / "parts").glob(place)):
