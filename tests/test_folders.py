@@ -1,5 +1,7 @@
 """Folders to write into: nothing of another's is touched, two never write at once, what was killed leaves nothing."""
 
+import importlib
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 import torch
 from tiny import quiet, tiny_model, tiny_split
 
+from msgm import cli
 from msgm.cli.main import main
 from msgm.errors import UserError
 from msgm.folders import IDENTITY, LOCK, Making, differences, opened, reserved, room
@@ -256,6 +259,8 @@ def test_every_command_refuses_its_place_before_anything_is_read(
         raise AssertionError("this is work")
 
     works = ("cli.reading.read_model", "data.source.find", "experiments.core.jobs.load", "experiments.toy.main.plan")
+    for module in pkgutil.iter_modules(cli.__path__):  # which must not keep what stands in for the work here
+        importlib.import_module(f"msgm.cli.{module.name}")
     for work in works:
         monkeypatch.setattr(f"msgm.{work}", never)
     (tmp_path / "file").touch()
