@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -16,7 +17,7 @@ from .near import CLOSE, near
 from .rules import known_values, parse
 
 
-class Request:
+class Request(ABC):
     """Which images are to be forgotten: a rule, or a list. It is data, and one entry of a record."""
 
     @property
@@ -29,9 +30,9 @@ class Request:
         """Whether it names images one by one, of the training images; a rule holds for any images of the kind."""
         return True
 
+    @abstractmethod
     def mask(self, data: Images) -> Tensor:
         """Which rows are meant: bool (N,)."""
-        raise NotImplementedError
 
     def split(self, data: Images) -> Split:
         """The data in two, each part in its old order. UserError if none or all of them are meant."""
@@ -47,9 +48,9 @@ class Request:
         """What to add where nothing is selected."""
         return ""
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Its entry in a record, which `request_of` reads."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
