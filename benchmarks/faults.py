@@ -28,7 +28,7 @@ import msgm
 from apart import command, preload, run
 from common import Report, arguments, main
 from msgm.data import Source
-from msgm.metrics.judge import JudgeSettings, train_judge
+from msgm.metrics.judge_training import JudgeSettings, train_judge
 from msgm.model.networks import UNetPreset
 from msgm.process.sde import VESDE
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from msgm.data import Images
 from msgm.errors import UserError
-from msgm.metrics.judge import JUNK, Judge, JudgeSettings, train_judge
+from msgm.metrics.judge import JUNK, Judge
+from msgm.metrics.judge_training import JudgeSettings, train_judge
 from msgm.metrics.junk import KINDS, JunkMaker
 from msgm.model.space import Space
 

@@ -18,7 +18,7 @@ from msgm.experiments.paper.main import reproduce
 from msgm.experiments.paper.pieces import aims
 from msgm.experiments.paper.tables import GROUPS, TABLES, Request, recipe
 from msgm.experiments.paper.work import Deadline
-from msgm.metrics.judge import JudgeSettings
+from msgm.metrics.judge_training import JudgeSettings
 from msgm.model.networks import PRESETS, UNetPreset
 from msgm.report import page
 from msgm.training.settings import TrainSettings, UnlearnSettings

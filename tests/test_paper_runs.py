@@ -19,7 +19,7 @@ from msgm.experiments.paper.budgets import BUDGETS, AuditSettings, Budget, Draw,
 from msgm.experiments.paper.main import reproduce
 from msgm.experiments.paper.tables import TABLES, recipe
 from msgm.experiments.paper.work import Deadline, Work
-from msgm.metrics.judge import JudgeSettings
+from msgm.metrics.judge_training import JudgeSettings
 from msgm.training.loop import train, unlearn
 from msgm.training.runs import RunSpec
 from msgm.training.runtime import Runtime

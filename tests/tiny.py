@@ -16,7 +16,8 @@ from msgm.errors import Interrupted
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.formats import save
 from msgm.metrics import quantities
-from msgm.metrics.judge import Judge, JudgeSettings, train_judge
+from msgm.metrics.judge import Judge
+from msgm.metrics.judge_training import JudgeSettings, train_judge
 from msgm.metrics.subject import Subject
 from msgm.model.networks import MLP
 from msgm.model.precondition import Precondition

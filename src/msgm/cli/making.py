@@ -22,8 +22,8 @@ from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..metrics.judge import MADE as JUDGE
-from ..metrics.judge import JudgeSettings
-from ..metrics.judge import train_judge as fit_judge
+from ..metrics.judge_training import JudgeSettings
+from ..metrics.judge_training import train_judge as fit_judge
 from ..model.networks import preset
 from ..model.precondition import PRECONDITIONS, Prediction
 from ..model.score import ScoreModel

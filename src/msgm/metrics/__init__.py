@@ -1,7 +1,8 @@
 """Measures, and the numbers they give: each with its error; the judge, and what it must call junk."""
 
 from .distances import frechet_distance
-from .judge import JUNK, Judge, JudgeSettings, train_judge
+from .judge import JUNK, Judge
+from .judge_training import JudgeSettings, train_judge
 from .measured import Measure, Measured
 from .rates import Rate, wilson
 from .shares import Shares, judged_shares, unlearning_ratio

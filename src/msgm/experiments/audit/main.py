@@ -21,7 +21,8 @@ from ...formats import load
 from ...formats.native import RECORD
 from ...formats.networks import factory_of
 from ...formats.tensors import weights_sha256
-from ...metrics.judge import Judge, JudgeSettings, train_judge
+from ...metrics.judge import Judge
+from ...metrics.judge_training import JudgeSettings, train_judge
 from ...metrics.measured import Measured
 from ...metrics.worth import worth_for
 from ...model.score import ScoreModel

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ...metrics.judge import JudgeSettings
+from ...metrics.judge_training import JudgeSettings
 from ...model.precondition import Prediction
 from ...sampling import SamplerName
 from ...training.settings import TrainSettings, UnlearnSettings

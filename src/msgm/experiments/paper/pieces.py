@@ -15,7 +15,7 @@ from typing import Any
 from ...data import Images, Split
 from ...formats import load
 from ...formats.native import RECORD
-from ...metrics.judge import train_judge
+from ...metrics.judge_training import train_judge
 from ...metrics.worth import worth_for
 from ...progress import Tick
 from ...status import Status
