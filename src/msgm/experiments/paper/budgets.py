@@ -102,28 +102,29 @@ def _kinds(train: TrainSettings, tune: UnlearnSettings, *processes: ProcessName)
     return {p: Kind(prediction="noise" if p == "ddpm" else "edm", train=train, tune=tune) for p in processes}
 
 
-# Small: one core. MNIST in half an hour or so, the others within an hour each.
-_DIGITS = TrainSettings(steps=800, batch=48, save_every=100)
+# Small: one core. All about MNIST in an hour and a half or so, the others within an hour each.
+_DIGITS = TrainSettings(steps=2000, batch=48, save_every=100)
 _DIGITS_TUNE = UnlearnSettings(batch=24)
 _PHOTOS = TrainSettings(steps=3000, batch=48, flip=True, save_every=100)
 _PHOTOS_TUNE = UnlearnSettings(batch=32, flip=True)
-_FEW = AuditSettings(draws=(Draw(sampler="dpm++", steps=10, n=2000),), nll_images=40, nll_check=10)
+_SMALL_AUDIT = AuditSettings(draws=(Draw(sampler="dpm++", steps=10, n=10_000),), nll_images=40, nll_check=10)
+_LARGE_IMAGES = replace(_SMALL_AUDIT, draws=(Draw(sampler="dpm++", steps=10, n=4000),))
 _SMALL: dict[str, Budget] = {
     "mnist": Budget(
         image_size=28, network="small-28", kinds=_kinds(_DIGITS, _DIGITS_TUNE, "ve"), retrain=AGAIN, seeds=3,
-        judge=JudgeSettings(epochs=2), audit=_FEW,
+        judge=JudgeSettings(epochs=2), audit=_SMALL_AUDIT,
     ),
     "cifar10": Budget(
-        image_size=16, network="small-16", kinds=_kinds(_PHOTOS, _PHOTOS_TUNE, "vp", "ddpm"), retrain=("unseen",),
-        judge=JudgeSettings(epochs=8, flip=True), audit=_FEW,
+        image_size=16, network="small-16", kinds=_kinds(_PHOTOS, _PHOTOS_TUNE, "vp", "ddpm"), retrain=AGAIN,
+        judge=JudgeSettings(epochs=8, flip=True), audit=_SMALL_AUDIT,
     ),
     "celeba": Budget(
         image_size=32, network="small-32", kinds=_kinds(_PHOTOS, _PHOTOS_TUNE, "vp"), retrain=("unseen",),
-        judge=JudgeSettings(flip=True), audit=_FEW,
+        judge=JudgeSettings(flip=True), audit=_LARGE_IMAGES,
     ),
     "stl10": Budget(
         image_size=64, network="small-64", kinds=_kinds(_PHOTOS, _PHOTOS_TUNE, "vp"), retrain=("unseen",),
-        judge=JudgeSettings(flip=True), audit=_FEW,
+        judge=JudgeSettings(flip=True), audit=_LARGE_IMAGES,
     ),
 }  # fmt: skip
 
