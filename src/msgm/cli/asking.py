@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data import FileRequest, ForgetRequest, ImageRequest, Images, IndexRequest, Request, Source, request_of
 from ..errors import UserError
+from ..experiments.preview.main import request_in
 from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge
 from ..metrics.shares import by_class
@@ -23,7 +24,7 @@ class Forget:
 
     Args:
         forget: rule, as "label in [3, 7]".
-        forget_list: file that names images, one a line.
+        forget_list: file that names images, one a line, or request.json.
         forget_dir: folder with copies of the images.
         forget_index: row numbers, from 0, as 3,17.
     """
@@ -42,12 +43,14 @@ class Forget:
     def given(self, source: Source | None = None) -> Request | None:
         """The request that was said; copies are read as ``source`` is."""
         self.check()
+        if self.forget_list is not None and self.forget_list.suffix == ".json":
+            return request_in(self.forget_list)
         if self.forget_list is not None:
             return FileRequest(_lines(self.forget_list))
         if self.forget_index is not None:
             return IndexRequest(_numbers(self.forget_index))
         if self.forget_dir is not None:
-            return ImageRequest.of(_copies(self.forget_dir, source))
+            return ImageRequest.of(pictures(self.forget_dir, source, "forget-dir"))
         return ForgetRequest(self.forget) if self.forget is not None else None
 
     def needed(self, source: Source | None = None) -> Request:
@@ -94,12 +97,13 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise UserError(f"--forget-index wants row numbers with commas between, as 3,17; got {text!r}") from None
 
 
-def _copies(folder: Path, source: Source | None) -> Images:
+def pictures(folder: Path, source: Source | None, option: str) -> Images:
+    """The images in a folder, of which ``source`` says how they are read. UserError that names the option."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name one with copies of the images to forget, or use --forget-list")
+        raise UserError(f"{folder} is no folder; name one with images for --{option}, or use --forget-list")
     base = source or Source(str(folder))
     plain = Source(str(folder), size=base.size, mode=base.mode, background=base.background)
     try:
         return plain.open()
     except UserError as error:
-        raise UserError(f"the images of --forget-dir: {error}") from None
+        raise UserError(f"the images of --{option}: {error}") from None

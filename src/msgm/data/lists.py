@@ -84,20 +84,24 @@ class IndexRequest(Request):
 
 @dataclass(frozen=True)
 class ImageRequest(Request):
-    """The images that are pixel for pixel one of some: ``marks`` are those of `Images.marks`, in hexadecimal."""
+    """The images that are pixel for pixel one of some: ``marks`` are those of `Images.marks`, in hexadecimal.
+
+    ``how`` says by what they were found, where something found them (`metrics.alike`).
+    """
 
     marks: tuple[str, ...]
     names: tuple[str, ...] = ()
+    how: str = ""
 
     @classmethod
-    def of(cls, images: Images) -> ImageRequest:
+    def of(cls, images: Images, how: str = "") -> ImageRequest:
         """Those that are equal to these."""
         names = [Path(str(images.files[row])).name for row in images.index.tolist()] if len(images.files) else ()
-        return cls(tuple(f"{mark:016x}" for mark in images.marks.tolist()), tuple(names))
+        return cls(tuple(f"{mark:016x}" for mark in images.marks.tolist()), tuple(names), how)
 
     @property
     def words(self) -> str:
-        return _some("image", self.names or self.marks)
+        return f"{len(self.marks)} images, {self.how}" if self.how else _some("image", self.names or self.marks)
 
     def __str__(self) -> str:
         return f"the list of {len(self.marks)} images"
@@ -117,7 +121,8 @@ class ImageRequest(Request):
         return mask
 
     def to_dict(self) -> dict[str, Any]:
-        return {"images": list(self.marks), **({"names": list(self.names)} if self.names else {})}
+        said = {"names": list(self.names), "how": self.how}
+        return {"images": list(self.marks), **{key: value for key, value in said.items() if value}}
 
 
 def request_of(entry: Mapping[str, Any]) -> Request:
@@ -128,9 +133,8 @@ def request_of(entry: Mapping[str, Any]) -> Request:
         if "files" in entry:
             return FileRequest(tuple(map(str, entry["files"])))
         if "images" in entry:
-            return ImageRequest(
-                tuple(f"{int(mark, 16):016x}" for mark in entry["images"]), tuple(entry.get("names", ()))
-            )
+            marks = tuple(f"{int(mark, 16):016x}" for mark in entry["images"])
+            return ImageRequest(marks, tuple(entry.get("names", ())), str(entry.get("how", "")))
         return IndexRequest(tuple(map(int, entry["index"]))) if "index" in entry else ForgetRequest(entry["rule"])
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         if isinstance(error, UserError):

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...data import Images, Split
+from ...data import Images, Request, Split, request_of
 from ...data.near import nearest, thumbnails
+from ...errors import UserError
 from ...folders import Making, opened
 from ...metrics.neighbours import nearest as nearest_pixels
 from ...report.comparison import comparison
 from ...report.page import write_json
 from ...report.pictures import grid, png
-from ...storage import write_bytes
+from ...storage import read_json, write_bytes
 
 FORGET, NEAREST, COUNTS = "forget.png", "nearest.png", "request.json"
 MADE = Making(kind="preview", names=(FORGET, NEAREST, COUNTS), anew=True)
@@ -26,8 +27,10 @@ SHOWN, PAIRS, LARGE = 100, 24, 1000
 
 
 def counts(split: Split) -> dict[str, Any]:
-    """How many images of each set, of each label, and on both sides: what the record will say, and more."""
-    return {**split.to_dict(), "images": len(split.whole), "labels": _labels(split)}
+    """How many images of each set, of each label, and on both sides."""
+    own = split.request.to_dict()
+    sizes = {key: value for key, value in split.to_dict().items() if key not in own}
+    return {**sizes, "images": len(split.whole), "labels": _labels(split)}
 
 
 def _labels(split: Split) -> dict[str, dict[str, int]]:
@@ -65,18 +68,29 @@ def _pairs(retain: Images, forget: Images) -> tuple[Tensor, Tensor]:
     return chosen, partner[chosen]
 
 
-def preview(split: Split, out: Path, *, command: str = "", overwrite: bool = False) -> Mapping[str, Any]:
+def preview(
+    split: Split, asked: Request, out: Path, *, command: str = "", overwrite: bool = False
+) -> Mapping[str, Any]:
     """Write a sheet of what would be forgotten, one of the nearest that would be kept, and the `counts`.
 
-    ``forget.png`` has up to `SHOWN` images, ``nearest.png`` pairs, ``request.json`` the numbers.
+    ``forget.png`` has up to `SHOWN` images, ``nearest.png`` pairs, ``request.json`` the numbers, and what was ``asked``
+    now, of all that the split forgets, as `request_in` reads it.
     """
     with opened(out, replace(MADE, identity={"command": command}), overwrite=overwrite) as place:
         kept, partner = closest(split)
         pairs = {"forget": split.forget.rows(partner), "kept": split.retain.rows(kept)}
-        told = {"command": command, "request": split.request.words, **counts(split)}
+        told = {"command": command, "words": split.request.words, "request": asked.to_dict(), **counts(split)}
         place.clear()
         write_bytes(out / FORGET, png(grid(split.forget.rows(slice(SHOWN)))))
         write_bytes(out / NEAREST, png(comparison({"of retained images the nearest": pairs})))
         write_json(out / COUNTS, told)
         place.end()
     return told
+
+
+def request_in(file: Path) -> Request:
+    """The request that a `preview` looked at. UserError for a file that holds none."""
+    entry = read_json(file).get("request")
+    if not isinstance(entry, dict):
+        raise UserError(f"{file} holds no request; name the {COUNTS} of a preview")
+    return request_of(entry)
