@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,7 +23,11 @@ from msgm.formats.native import EMBEDDED
 from msgm.metrics import Rate
 from msgm.progress import bar
 from msgm.report.page import commit, write_json
+from msgm.report.pictures import write_figure
 from msgm.storage import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -131,6 +135,7 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, Sequence[Row]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    figure: Figure | None = None
 
     def __post_init__(self) -> None:
         self.started = datetime.now()
@@ -154,20 +159,27 @@ class Report:
             "options": {k: v for k, v in options.items() if k not in ("out", "threads")},
             "tables": {title: [dict(row) for row in rows] for title, rows in self.tables.items()},
             "notes": list(dict.fromkeys(self.notes)),
+            **({"figure": f"{self.stem}.png"} if self.figure else {}),
         }
 
+    @property
+    def stem(self) -> str:
+        """``NAME-MODEL-DATE``, the name of its files."""
+        parts = [self.name, Path(self.options.model).name, "quick" if self.options.quick else ""]
+        return "-".join([*filter(None, parts), self.started.strftime("%Y-%m-%d-%H%M")])
+
     def write(self) -> Path:
-        """Write ``NAME-MODEL-DATE.json`` and ``.md`` into the folder of the results, print the latter."""
+        """Write ``NAME-MODEL-DATE.json``, ``.md`` and any figure into the results, print the second."""
         from rich.console import Console
         from rich.markdown import Markdown
 
         found = self.to_dict()
-        parts = [self.name, Path(self.options.model).name, "quick" if self.options.quick else ""]
-        stem = "-".join([*filter(None, parts), self.started.strftime("%Y-%m-%d-%H%M")])
-        path = self.options.out / f"{stem}.json"
+        path = self.options.out / f"{self.stem}.json"
         if path.exists():
             raise UserError(f"{path} already exists; name another folder with --out")
         text = markdown(found)
+        if self.figure:
+            write_figure(self.figure, path.with_suffix(".png"))
         write_json(path, found)
         write_bytes(path.with_suffix(".md"), text.encode())
         Console().print(Markdown(text))
@@ -190,8 +202,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
     ]
     known = {"benchmark", "claim", "date", "commit", "command", "seed", "quick", "model", "machine", "seconds"}
-    facts = [(k, v) for k, v in found.items() if k not in known | {"options", "tables", "notes"}]
+    facts = [(k, v) for k, v in found.items() if k not in known | {"options", "tables", "notes", "figure"}]
     lines += _table([{"measured": k.replace("_", " "), "value": v} for k, v in facts])
+    lines += [f"![{found['benchmark']}]({found['figure']})", ""] if "figure" in found else []
     for title, rows in found["tables"].items():
         lines += [f"## {title}", "", *_table(rows)]
     if found["notes"]:
