@@ -93,11 +93,18 @@ def hostile(found: Found) -> str:
     )
 
 
+def soak(found: Found) -> str:
+    return (
+        f"**{found['mb_an_hour']:+.1f}** [{found['least']:+.1f}, {found['most']:+.1f}] MB an hour over "
+        f"{found['steps']:,} steps and {found['checkpoints']:,} checkpoints"
+    )
+
+
 def ratio(found: Found) -> str:
     return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
 
 
-KINDS = (nll, sampling, training, unlearning, memory, scaling, throughput, faults, hostile)
+KINDS = (nll, sampling, training, unlearning, memory, scaling, throughput, soak, faults, hostile)
 SAID = {each.__name__: each for each in KINDS}
 UNIT = {
     "nll": "times faster",
@@ -107,6 +114,7 @@ UNIT = {
     "memory": "peak memory",
     "scaling": "powers of growth",
     "throughput": "of one GPU",
+    "soak": "growth of memory",
     "faults": "kills",
     "hostile": "hostile inputs",
 }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields, is_dataclass
 from inspect import Parameter, signature
+from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
 
@@ -350,6 +351,29 @@ def test_what_a_file_says_cannot_move_the_cursor_either(tmp_path: Path, capsys: 
     file.write_text('sampler: {name: "\\e[31mred"}\nout: o\n')
     line = refused(capsys, "sample", "m", "--config", file)
     assert line.isprintable() and "red" in line and "known: heun" in line
+
+
+@pytest.mark.parametrize("how", ["aliases", "deep", "large", "pipe", "folder"])
+def test_a_file_of_options_that_would_never_end_is_refused(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bad.yaml"
+    if how == "pipe":
+        os.mkfifo(file)
+    elif how == "folder":
+        file.mkdir()
+    else:
+        grown = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefgh"))
+        file.write_text({"aliases": grown, "deep": "n: " + "[" * 30, "large": "n: 1\n" * 10**5}[how])
+    line = refused(capsys, "sample", "m", "--out", tmp_path / "o", "--config", file)
+    expected = {"large": "larger than 64 KiB", "pipe": "is no file", "folder": "is no file"}
+    assert expected.get(how, "write plainly") in line and "bad.yaml" in line
+
+
+def test_a_list_of_images_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "list")
+    line = refused(capsys, "unlearn", "demo", "--forget-list", tmp_path / "list", "--out", tmp_path / "o")
+    assert "list is no file" in line
 
 
 def test_a_message_has_at_most_300_characters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -789,7 +813,9 @@ def test_a_judge_that_cannot_tell_is_refused(
     model: str, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    Judge(range(10), (1, 28, 28), width=2).save(tmp_path / "blind")
+    blind = Judge(range(10), (1, 28, 28), width=2)
+    blind.record = {"confusion": torch.eye(11, dtype=torch.int64).tolist()}
+    blind.save(tmp_path / "blind")
     line = refused(capsys, "evaluate", model, "--forget", RULE, "--judge", tmp_path / "blind", "--out", out, *LOOK)
     assert "cannot tell what is to be forgotten" in line and "--judge" in line
 

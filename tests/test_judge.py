@@ -343,6 +343,7 @@ def test_any_size_and_colour_makes_every_kind() -> None:
         ({"network": {"width": 10**9}}, "width"),
         ({"column": None}, "column"),
         ({"record": {"confusion": "x"}}, "confusion"),
+        ({"record": {}}, "confusion"),
         ({"record": {"confusion": [[0, 0, 0]] * 3}}, "confusion"),
         ({"record": {"junk_recall": {"noise": "all"}}}, "junk_recall"),
         ({"record": {"data": {"train": 3}}}, r"record\.data"),

@@ -92,6 +92,56 @@ def test_a_rule_on_a_column_that_is_left_out_says_why(tmp_path: Path) -> None:
     assert len(pugs.forget) == 1
 
 
+def test_columns_of_a_table_have_kinds(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"{name}.png", pixels(0))
+    heads = "file_name,whole,plus,yes,half,nan,arabic,under,huge,mixed"
+    (tmp_path / "metadata.csv").write_text(
+        f"{heads}\na.png,007,+1,True,1.5,nan,\u0661,1_0,{'9' * 25},True\n"
+        f"b.png, 8,-1,false,2,inf,2,2,1,0\nc.png,9,0,TRUE,.5,1,3,3,2,1\n"
+    )
+    data = Source(str(tmp_path)).open()
+    assert {name: column.tolist() for name, column in data.columns.items()} == {
+        "whole": [7, 8, 9],
+        "plus": [1, -1, 0],
+        "yes": [1, 0, 1],
+    }
+    text = dict.fromkeys(["nan", "arabic", "under", "mixed"], "text")
+    assert data.dropped == {"half": "no whole numbers", "huge": "numbers too large"} | text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("metadata.csv", "file_name,a,a\n0.png,1,2\n", "names of their own"),
+        ("metadata.csv", "file_name,a\n0.png,1,2\n", "3 cells for 2 columns"),
+        ("metadata.csv", "file_name" + ",".join(map(str, range(100_001))) + "\n", "at most 100000"),
+        ("metadata.csv", 'file_name,a\n0.png,"' + "x" * 200_000 + "\n", "not a table in CSV"),
+        ("metadata.csv", b"\xff\xfe\xff", "not a table in CSV"),
+        ("metadata.jsonl", "null\n", "line 1: not a JSON object"),
+        ("metadata.jsonl", '{"file_name": "0.png"}\n[1]\n', "line 2: not a JSON object"),
+        ("metadata.jsonl", "[" * 100_000, "line 1: not a JSON object"),
+        ("metadata.jsonl", b"\xff", "not a table in JSONL"),
+        ("metadata.parquet", b"PAR1", "not a complete Parquet file"),
+    ],
+)
+def test_a_hostile_table_is_named(name: str, content: str | bytes, named: str, tmp_path: Path) -> None:
+    save(tmp_path / "0.png", pixels(0))
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert named in refusal(tmp_path) and name in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a/0.png", "x.parquet", "x.tar", "metadata.jsonl", "list_attr_celeba.txt"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    save(tmp_path / "a" / "1.png", pixels(0))
+    os.mkfifo(tmp_path / name)
+    if name == "a/0.png":
+        assert "0.png: a pipe, a socket or a device" in refusal(tmp_path)
+        assert len(Source(str(tmp_path), skip_bad=True).open()) == 1
+    else:
+        assert len(Source(str(tmp_path)).open()) == 1
+
+
 # Nothing is dropped in silence
 
 

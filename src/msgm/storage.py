@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import UserError
 
-LARGEST_JSON = 2**28
+LARGEST_JSON, LARGEST_TEXT = 2**28, 2**26
 """Bytes."""
 
 
@@ -73,6 +73,18 @@ def read_json(path: Path, *, finite: bool = True) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a JSON object; copy or save it again")
     return value
+
+
+def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
+    """The text of a file in UTF-8. Raises UserError naming what is no file (a pipe may never end), or too large."""
+    if not path.is_file():
+        raise UserError(f"{path} is {'no file' if path.exists() else 'not there'}; name a text file")
+    if path.stat().st_size > most:
+        raise UserError(f"{path} is larger than {most >> 10} KiB; name a text file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text (UTF-8); get it again, or name another") from None
 
 
 def _finite(word: str) -> float:

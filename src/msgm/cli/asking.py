@@ -13,6 +13,7 @@ from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge
 from ..metrics.shares import by_class
 from ..model.score import ScoreModel
+from ..storage import read_text
 from .options import images_of
 
 WAYS = "--forget RULE, --forget-list FILE, --forget-dir FOLDER or --forget-index ROWS"
@@ -81,10 +82,7 @@ def judge_of(request: Request, judge: str | None, device: str = "cpu") -> Judge 
 
 
 def _lines(file: Path) -> tuple[str, ...]:
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as text ({error}); name a file with an image's name a line") from None
+    lines = [line.strip() for line in read_text(file).splitlines()]
     if not any(lines):
         raise UserError(f"{file} names no image; write an image's name a line")
     return tuple(line for line in lines if line)

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from jsonargparse import ActionYesNo, ArgumentParser
 
 from ..errors import UserError
+from ..storage import read_text
 from .page import page
 from .signature import Chosen, Names, Option, heads_of, of_named, options, several, values
 
@@ -43,6 +44,8 @@ def _in_reach(given: Mapping[str, Any]) -> None:
             raise UserError(f"{name}: expected a finite number of at most 18 digits; got {str(value)[:30]}")
 
 
+LARGEST_CONFIG, DEEPEST = 2**16, 20
+"""Bytes of a file of options, and levels in it."""
 PLAINLY = {"int": "a whole number", "float": "a number", "str": "a word", "list": "a list", "NoneType": "null"}
 
 
@@ -169,12 +172,17 @@ def _names(words: Sequence[str], heads: Collection[str]) -> Names:
 
 
 def _names_in(file: str, heads: Collection[str]) -> dict[str, str]:
-    """The names in a file of options; one that cannot be read is for jsonargparse to complain about."""
+    """The names in a file of options. What is no YAML is for jsonargparse to complain about; a bomb is refused here."""
     import yaml
 
-    found: Any = None
-    with suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    text, found, deep = read_text(Path(file), LARGEST_CONFIG), None, 0
+    with suppress(yaml.YAMLError):
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            deep += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or deep > DEEPEST:
+                raise UserError(f"{file} has an alias, or more than {DEEPEST} levels; write plainly, option: value")
+    with suppress(ValueError, yaml.YAMLError):
+        found = yaml.safe_load(text)
     if not isinstance(found, Mapping):
         return {}
     flat = dict(_flat(found))

@@ -43,6 +43,8 @@ class Decoder:
 
     def __call__(self, content: Path | bytes, name: str) -> Pixels:
         """uint8 (C, H, W), C = 1 for grey and 3 for colour. Raises UserError that names the image."""
+        if isinstance(content, Path) and content.exists() and not content.is_file():
+            raise UserError(f"{name}: a pipe, a socket or a device, and no file; remove it")
         try:
             with Image.open(content if isinstance(content, Path) else io.BytesIO(content)) as opened:
                 opened.load()

@@ -85,7 +85,9 @@ def _folder(root: Path, split: SplitName, name: str) -> Table | Images | None:
         return read_disk(root, split)
     for kind in ("parquet", "tar"):
         for folder in (root, root / "data"):
-            every = sorted(path for path in folder.glob(f"*.{kind}") if path.name != "metadata.parquet")
+            every = sorted(
+                path for path in folder.glob(f"*.{kind}") if path.is_file() and path.name != "metadata.parquet"
+            )
             if every:
                 return read_files(_shards(every, split, folder), title)
     if name in HUB and not any(path.is_dir() for path in (root / "train", root / "img_align_celeba")):

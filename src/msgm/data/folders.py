@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from ..errors import UserError
-from .hugging import records
+from ..storage import read_text
+from .rows import records
 from .table import NAMED, Table, stamps
 
 TRAIN, TEST = ("train", "training"), ("test", "val", "validation", "valid")
@@ -176,7 +177,7 @@ def _entries(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
     """CelebA's attributes: how many, their names, then a line an image with 1 or -1 for each; here 1 or 0."""
-    lines = _text(path).splitlines()
+    lines = read_text(path).splitlines()
     names = lines[1].split() if len(lines) > 1 else []
     for number, line in enumerate(lines[2:], start=3):
         file, *values = line.split() or [""]
@@ -185,15 +186,8 @@ def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
         yield file, {name: int(value == "1") for name, value in zip(names, values, strict=True)}
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is no text (UTF-8); get it again") from None
-
-
 def _part(partition: Path, rows: list[tuple[File, Any]], split: str) -> list[tuple[File, Any]]:
-    part = dict(line.split()[:2] for line in _text(partition).splitlines() if line.strip())
+    part = dict(line.split()[:2] for line in read_text(partition).splitlines() if line.strip())
     kept = [(file, values) for file, values in rows if part.get(file.parts[-1]) == PARTS[split]]
     if not kept:
         raise UserError(f"{partition}: says of no image that it is in the {split} split ({PARTS[split]})")

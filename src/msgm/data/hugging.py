@@ -1,4 +1,4 @@
-"""What Hugging Face's ``datasets`` reads: Parquet, Arrow on disk, WebDataset, the hub, and tables beside images.
+"""What Hugging Face's ``datasets`` reads: Parquet, Arrow on disk, WebDataset, and the hub.
 
 It streams: nothing is copied into its own cache. Images stay encoded; decoding is ours, which names what is broken.
 """
@@ -14,23 +14,13 @@ from .table import Row, Table, stamps
 
 FEW = 10_000
 """Rows that any Parquet file may have; a larger one has a byte or more for each."""
-KINDS = {".parquet": "parquet", ".tar": "webdataset", ".csv": "csv", ".jsonl": "json", ".json": "json"}
-
-
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table in CSV, JSON lines or Parquet."""
-    try:
-        yield from _stream(path)
-    except UserError:
-        raise
-    except Exception as problem:  # whichever of pandas, pyarrow and datasets finds it
-        raise UserError(f"{path}: not a table in {KINDS[path.suffix][:7].upper()} ({_line(problem)})") from problem
+KINDS = {".parquet": "parquet", ".tar": "webdataset"}
 
 
 def read_files(paths: Sequence[Path], title: str) -> Table:
     """Parquet files or WebDataset tars, one after another."""
     files = stamps(paths)
-    if paths[0].suffix == ".parquet" and not (paths := _whole(paths)):
+    if paths[0].suffix == ".parquet" and not (paths := whole(paths)):
         raise UserError(f"{files[0][0]}: no images in it")
     kind = "Parquet file" if paths[0].suffix == ".parquet" else "WebDataset"
     try:
@@ -38,18 +28,21 @@ def read_files(paths: Sequence[Path], title: str) -> Table:
     except UserError:
         raise
     except Exception as problem:  # whichever of pyarrow, tarfile and datasets finds it
-        raise UserError(f"{files[0][0]}: not a complete {kind} ({_line(problem)}); get it again") from problem
+        raise UserError(f"{files[0][0]}: not a complete {kind} ({first_line(problem)}); get it again") from problem
 
 
 def read_disk(folder: Path, split: str) -> Table:
     """What ``save_to_disk`` wrote."""
     from datasets import load_from_disk
 
+    there = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    if odd := next((path for path in there if not path.is_file()), None):
+        raise UserError(f"{odd}: a pipe, a device or a link to nowhere, and no file; remove it")
+    files = stamps(there)
     try:
         dataset = load_from_disk(str(folder))
     except Exception as problem:
-        raise UserError(f"{folder}: not a complete data set of load_from_disk ({_line(problem)})") from problem
-    files = stamps(sorted(path for path in folder.rglob("*") if path.is_file()))
+        raise UserError(f"{folder}: not a complete data set of load_from_disk ({first_line(problem)})") from problem
     dataset = _of_split(dataset, split, str(folder)) if isinstance(dataset, Mapping) else dataset
     title = folder.resolve().name
     return _table([(str(folder), dataset)], title, f"data set {title}", files)
@@ -91,10 +84,7 @@ def _of_split(datasets: Mapping[str, Any], split: str, where: str) -> Any:
 def _stream(path: Path) -> Any:
     from datasets import load_dataset
 
-    # A class may be called None or NA; only an empty cell is a missing value.
-    options = {"keep_default_na": False, "na_values": [""]} if path.suffix == ".csv" else {}
-    files = {"train": [str(path.resolve())]}
-    return load_dataset(KINDS[path.suffix], data_files=files, split="train", streaming=True, **options)
+    return load_dataset(KINDS[path.suffix], data_files={"train": [str(path.resolve())]}, split="train", streaming=True)
 
 
 def _table(parts: Sequence[tuple[str, Any]], title: str, about: str, files: Sequence[tuple[str, int, int]]) -> Table:
@@ -119,7 +109,9 @@ def _rows(parts: Sequence[tuple[str, Any]], key: str) -> Iterator[Row]:
         except UserError:
             raise
         except Exception as problem:  # as above
-            raise UserError(f"{where}: cannot be read after row {number} ({_line(problem)}); get it again") from problem
+            raise UserError(
+                f"{where}: cannot be read after row {number} ({first_line(problem)}); get it again"
+            ) from problem
 
 
 def _row(name: str, row: dict[str, Any], key: str) -> Row:
@@ -161,7 +153,7 @@ def _image_column(features: Mapping[str, Any], where: str) -> str:
     )
 
 
-def _whole(paths: Sequence[Path]) -> list[Path]:
+def whole(paths: Sequence[Path]) -> list[Path]:
     """The Parquet files that have rows; all are complete and alike."""
     import pyarrow
     import pyarrow.parquet
@@ -171,7 +163,7 @@ def _whole(paths: Sequence[Path]) -> list[Path]:
         try:
             found.append(pyarrow.parquet.read_metadata(path))
         except (OSError, pyarrow.ArrowException) as problem:
-            raise UserError(f"{path}: not a complete Parquet file ({_line(problem)}); get it again") from problem
+            raise UserError(f"{path}: not a complete Parquet file ({first_line(problem)}); get it again") from problem
         rows = found[-1].num_rows
         if rows > FEW and rows > path.stat().st_size:
             raise UserError(f"{path}: {rows} rows in so small a file are no images; get it again")
@@ -181,5 +173,6 @@ def _whole(paths: Sequence[Path]) -> list[Path]:
     return [path for path, meta in zip(paths, found, strict=True) if meta.num_rows]
 
 
-def _line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
+    """What went wrong, in a line."""
     return (str(problem) or type(problem).__name__).splitlines()[0]

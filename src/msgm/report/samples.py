@@ -80,6 +80,8 @@ def _whole(path: Path) -> bool:
     """Whether a picture is there and complete, by its check sums."""
     from PIL import Image
 
+    if not path.is_file():
+        return False
     try:
         with Image.open(path) as image:
             image.verify()

@@ -171,7 +171,7 @@ class Log:
         if self.path is not None:
             kept = (
                 self.path.read_text(encoding="utf-8").splitlines(keepends=True)[: self.step]
-                if self.path.exists()
+                if self.path.is_file()
                 else []
             )
             write_bytes(self.path, "".join(kept).encode())
