@@ -13,7 +13,7 @@ from blocks import ROOT, fill, table
 
 from msgm.experiments.paper.claims import NEAR, SURELY, Claim, Verdict, bounds, claims, higher, lower, near, told
 from msgm.experiments.paper.report import Bounds, Results, floor, likelihood, parts, ratio
-from msgm.experiments.paper.tables import GROUPS, TABLES
+from msgm.experiments.paper.tables import TABLES
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
 from msgm.metrics.rates import wilson
@@ -21,7 +21,7 @@ from msgm.report.results import Result
 
 PAGE = ROOT / "docs/results/index.md"
 CIFAR, MNIST, SCRATCH, TOY, DEMO = (
-    "[CIFAR-10](cifar10.md), VP, fine-tuned", "[MNIST](../sweep.md), VE, fine-tuned",
+    "[CIFAR-10](cifar10-gpu.md), VP, fine-tuned", "[MNIST](../sweep.md), VE, fine-tuned",
     "[MNIST](../deflect.md#re-training), VE, from scratch", "[toy](../toy.md)", "[demo](../guide.md), MNIST",
 )  # fmt: skip
 Answer = tuple[str, Claim]
@@ -102,30 +102,47 @@ def claim(text: str, verdict: Verdict, evidence: str = "") -> Claim:
     return Claim(claim=text, verdict=verdict, evidence=evidence)
 
 
-NOT = "not run yet"
+NOT: Verdict = "not run yet"
 
 
-def of(table: str, text: str) -> list[Answer]:
-    """What became of all claims about a table; ``text`` says what it is about where it was not run."""
-    for path in sorted((ROOT / "docs/results").glob("*.json")):
-        results = json.loads(path.read_text())
-        names = results.get("tables", ())
-        if table in names:
-            page = table if len(names) == 1 else next(key for key, group in GROUPS.items() if group == tuple(names))
-            place = f"[{TABLES[table].title.split(':')[0]}]({page}.md)"
-            return [(place, found) for found in claims({**results, "tables": [table]})]
-    return [("", claim(f"{text}: `msgm reproduce {table}`", NOT))]
+def runs(table: str) -> list[tuple[str, Results]]:
+    """The results that have this table, each with the name of its page."""
+    found = [(path.stem, json.loads(path.read_text())) for path in sorted((ROOT / "docs/results").glob("*.json"))]
+    return [(page, results) for page, results in found if table in results.get("tables", ())]
+
+
+def of(table: str, text: str, *words: str) -> list[Answer]:
+    """What became of the claims about a table that have all these words; ``text`` is what it is about, if none has."""
+    found = [
+        (f"[{TABLES[table].title.split(':')[0]}, {page.rpartition('-')[2]}]({page}.md)", each)
+        for page, results in runs(table)
+        for each in claims({**results, "tables": [table]})
+        if all(word in each.claim for word in words) and each.verdict != NOT
+    ]
+    return found or [("", claim(f"{text}: `msgm reproduce {table}`", NOT))]
+
+
+def features() -> list[Answer]:
+    """Orthogonal and Obtuse on a feature of faces."""
+    text = "Obtuse forgets features better than Orthogonal does (CelebA, Bangs)"
+    found: list[Answer] = []
+    for page, results in runs("table2-celeba"):
+        part = next(each for each in parts(results) if each.origin == "tuned")
+        rates = [bounds(ratio(results, part, name)) for name in ("obtuse", "orthogonal")]
+        found.append((f"[Table 2, CelebA, {page.rpartition('-')[2]}]({page}.md)", lower(text, *rates)))
+    return found or [("", claim(text, NOT))]
 
 
 def abstract(cifar: Grid, mnist: Sweep, scratch: Sweep, toy: Toy) -> list[Answer]:
     exact = toy.row("overlapping", "unseen", "retrain")
     standard, apart = toy.row("overlapping", "standard", "retrain"), toy.row("separated", "unseen", "retrain")
     moved = exact["nll"]["forget"]["low"] > standard["nll"]["forget"]["high"]
+    less = "generates less"
     still = "Unseen still generates the forgotten: beyond the judge's errors on real images"
     sources = ((SCRATCH, scratch), (MNIST, mnist), (CIFAR, cifar))
     found: list[Answer] = [
         *((where, _over(still, each.rate("unseen"), each.floor)) for where, each in sources),
-        ("", claim("The same on CIFAR-10, from scratch", NOT)),
+        *of("table2-cifar10", "The same on CIFAR-10, from scratch", "Unseen still generates"),
         (
             TOY,
             claim(
@@ -150,9 +167,8 @@ def abstract(cifar: Grid, mnist: Sweep, scratch: Sweep, toy: Toy) -> list[Answer
     return [
         *found,
         *of("figure3", "What Unseen still generates on MNIST, beside the training images (Figure 3)"),
-        ("", claim("MSGM forgets where a model is trained from scratch, too (CIFAR-10)", NOT)),
-        ("", claim("MSGM forgets on DDPM", NOT)),
-        ("", claim("It is transferred without training to inpainting and reconstruction", NOT)),
+        *of("table2-cifar10", "MSGM forgets where a model is trained from scratch, too", less, "than Unseen"),
+        *of("table6", "MSGM forgets on DDPM", "DDPM", less, "than Unseen"),
     ]
 
 
@@ -183,7 +199,7 @@ def classwise(cifar: Grid, mnist: Sweep, scratch: Sweep, demo: Sweep) -> list[An
     assert junk is not None and clean is not None
     kept = f"Orthogonal keeps the likelihood of the rest, within {NEAR:g} bits/dim"
     found += [
-        ("", claim("Obtuse forgets features better than Orthogonal does (CelebA, Bangs)", NOT)),
+        *features(),
         (
             DEMO,
             claim(
@@ -203,8 +219,15 @@ def classwise(cifar: Grid, mnist: Sweep, scratch: Sweep, demo: Sweep) -> list[An
 
 def downstream() -> list[Answer]:
     return [
-        ("", claim("Inpainting: D_f is changed, D_g is kept (Table 3)", NOT)),
-        ("", claim("Reconstruction: D_f is changed, D_g is kept (Table 4)", NOT)),
+        answer
+        for table, text in (
+            ("table3-mnist", "Inpainting: D_f is changed, D_g is kept (Table 3, MNIST)"),
+            ("table3-cifar10", "The same on CIFAR-10"),
+            ("table3-celeba", "The same on CelebA"),
+            ("table4-mnist", "Reconstruction: D_f is changed, D_g is kept (Table 4, MNIST)"),
+            ("table4-cifar10", "The same on CIFAR-10"),
+        )
+        for answer in of(table, text, "keep their class")
     ]
 
 
@@ -213,7 +236,12 @@ def tuned(cifar: Grid) -> list[Answer]:
     for method, name in {"orthogonal": "Orthogonal", "obtuse": "Obtuse"}.items():
         text = f"{name} fine-tuned generates less of the forgotten than EraseDiff (VP, Table 6)"
         found.append((CIFAR, lower(text, cifar.rate(method), cifar.rate("erasediff"))))
-    return [*found, ("", claim("The same on DDPM (Table 6), and for a feature (CelebA)", NOT))]
+    less, than = "generates less", "than EraseDiff"
+    return [
+        *found,
+        *of("table6", "The same on DDPM (Table 6)", "DDPM", less, than),
+        *of("table2-celeba", "The same for a feature (CelebA)", "fine-tuned", less, than),
+    ]
 
 
 def ablation(toy: Toy) -> list[Answer]:
@@ -261,7 +289,11 @@ def recipe(mnist: Sweep, small: Sweep, faces: Sweep, cifar: Grid) -> str:
         ("[MNIST](../sweep.md), 28x28", mnist, list(mnist.rows)),
         ("[CIFAR-10](../deflect.md#cifar-10), 16x16", small, list(small.rows)),
         ("[CelebA, Bangs](../deflect.md#faces), 32x32", faces, list(faces.rows)),
-        ("[CIFAR-10](cifar10.md), 32x32", cifar, list(dict.fromkeys(row["method"] for row in cifar.results["rows"]))),
+        (
+            "[CIFAR-10](cifar10-gpu.md), 32x32",
+            cifar,
+            list(dict.fromkeys(row["method"] for row in cifar.results["rows"])),
+        ),
     ):
         rates = {name: rate for name in methods if name != "standard" and (rate := source.rate(name)) is not None}
         least = min(rates, key=lambda name: rates[name].value)
@@ -273,7 +305,7 @@ def recipe(mnist: Sweep, small: Sweep, faces: Sweep, cifar: Grid) -> str:
 
 
 def main() -> int:
-    cifar, toy = Grid(read("cifar10-vp-gpu")), Toy()
+    cifar, toy = Grid(read("cifar10-gpu")), Toy()
     mnist, scratch, small, faces, demo = map(Sweep, ("sweep", "scratch", "cifar", "celeba", "demo"))
     made = {
         "abstract": answered(abstract(cifar, mnist, scratch, toy)),

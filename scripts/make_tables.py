@@ -1,9 +1,9 @@
 """Write pages of docs/results: python scripts/make_tables.py runs/table7.
 
-The folder's results.json becomes docs/results/NAME.json, its samples docs/images/results/NAME-*.png, where the data may
-be shown, and the blocks of docs/results/NAME.md are filled; NAME is that of the table, or of the data set where there
-are several. Without a folder all pages are made again from these files, and with --check nothing is written: the exit
-status says whether they are up to date.
+The folder's results.json becomes docs/results/NAME.json, its pictures docs/images/results/NAME-*.png, where the data
+may be shown, and the blocks of docs/results/NAME.md are filled; NAME is that of the table, or of the data set where
+there are several, and of the budget. Without a folder all pages are made again from these files, and with --check
+nothing is written: the exit status says whether they are up to date.
 """
 
 import json
@@ -14,10 +14,12 @@ from pathlib import Path
 
 from blocks import ROOT, fill, picture, table
 
+from msgm.experiments.paper.audit import MARKED, SAMPLES
 from msgm.experiments.paper.budgets import BUDGETS
 from msgm.experiments.paper.claims import agreements, claims
+from msgm.experiments.paper.editing import EDITED
 from msgm.experiments.paper.findings import findings
-from msgm.experiments.paper.pieces import Aim
+from msgm.experiments.paper.pieces import Aim, edit_key
 from msgm.experiments.paper.report import Results, name_of
 from msgm.experiments.paper.sheets import sheets
 from msgm.experiments.paper.tables import GROUPS, TABLES
@@ -25,9 +27,6 @@ from msgm.model.networks import PRESETS
 from msgm.report.tables import Sheet
 
 FOLDER, IMAGES = ROOT / "docs/results", ROOT / "docs/images/results"
-STORED = {"cifar10": "cifar10-vp-gpu"}
-"""Results whose file has another name than their page."""
-PAGES = [name for name in (*GROUPS, *TABLES) if (FOLDER / f"{STORED.get(name, name)}.json").exists()]
 SKELETON = """# {title}
 
 What is to be forgotten: `{rule}`. A judge that was trained apart from everything else says what is in a sample. Shares
@@ -71,9 +70,15 @@ The numbers are in [`{name}.json`]({name}.json), and `python scripts/make_tables
 
 
 def name_of_page(results: Results) -> str:
-    """The table's, or that of several tables about one data set."""
-    names = tuple(results["tables"])
-    return names[0] if len(names) == 1 else next(key for key, group in GROUPS.items() if group == names)
+    """The table's, or that of several tables about one data set, and the budget's."""
+    names, budget = set(results["tables"]), results["budget"]["network"].split("-")[0]
+    of = min(names) if len(names) == 1 else next(key for key, group in GROUPS.items() if names <= set(group))
+    return f"{of}-{budget}"
+
+
+def pages() -> list[str]:
+    """Those whose results are here."""
+    return sorted(path.stem for path in FOLDER.glob("*.json") if "tables" in json.loads(path.read_text()))
 
 
 def markdown(sheet: Sheet) -> str:
@@ -153,7 +158,15 @@ def bullets(lines: list[str]) -> str:
 
 
 def pictures(results: Results) -> str:
-    lines, what = [], {"samples": "Samples", "flagged": "Flagged samples, each before the nearest training images"}
+    lines, what = (
+        [],
+        {
+            "samples": "Samples",
+            "flagged": "Flagged samples, each before the nearest training images",
+            "inpaint": "Test images, half hidden, and filled in (Figure 5)",
+            "reconstruct": "Test images, and rebuilt from their latents (Figure 6)",
+        },
+    )
     for row in results["rows"]:
         how = " from scratch" if row["origin"] == "scratch" and row["method"] != "standard" else ""
         title = f"{row['process'].upper()}, {name_of(row['method'])}{how}"
@@ -173,20 +186,23 @@ def store(folder: Path) -> None:
     """Put a run's results and pictures where the pages find them."""
     results = json.loads((folder / "results.json").read_text())
     name = name_of_page(results)
-    shutil.copy(folder / "results.json", FOLDER / f"{STORED.get(name, name)}.json")
+    shutil.copy(folder / "results.json", FOLDER / f"{name}.json")
     page = FOLDER / f"{name}.md"
     if not page.exists():
-        title = TABLES[name].title if name in TABLES else f"{results['request']['data']}: tables of the paper"
-        page.write_text(SKELETON.format(title=title, rule=results["request"]["rule"], name=STORED.get(name, name)))
-    if name not in PAGES:
-        PAGES.append(name)
+        of, _, budget = name.rpartition("-")
+        title = TABLES[of].title if of in TABLES else f"{results['request']['data']}: tables of the paper"
+        page.write_text(SKELETON.format(title=f"{title}, {budget}", rule=results["request"]["rule"], name=name))
     if not results["request"].get("pictures", True):
         return
     IMAGES.mkdir(exist_ok=True)
     for row in [row for row in results["rows"] if row["seed"] == 0]:
         aim = Aim(**{key: row[key] for key in ("process", "origin", "method", "seed")})
-        for kind in ("samples", *(["flagged"] if row["method"] == "unseen" else [])):
-            if (place := folder / aim.key / f"{kind}.png").exists():
+        places = {"samples": folder / aim.key / SAMPLES}
+        if row["method"] == "unseen":
+            places["flagged"] = folder / aim.key / MARKED
+        places |= {edit: folder / edit_key(aim, edit) / EDITED for edit in row.get("edits", {})}
+        for kind, place in places.items():
+            if place.exists():
                 colours = 64 if results["request"]["data"] == "mnist" else 256
                 picture(place, f"results/{picture_name(results, row, kind)}", colours=colours)
 
@@ -208,8 +224,8 @@ def main() -> int:
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
         store(folder)
     status = 0
-    for name in PAGES:
-        results = json.loads((FOLDER / f"{STORED.get(name, name)}.json").read_text())
+    for name in pages():
+        results = json.loads((FOLDER / f"{name}.json").read_text())
         status |= fill(FOLDER / f"{name}.md", made(results), check=check)
     return status
 

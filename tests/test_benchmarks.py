@@ -102,7 +102,7 @@ def test_committed_reports_say_what_their_numbers_say() -> None:
 
 def test_the_throughput_is_that_of_the_committed_tables() -> None:
     (path,) = (ROOT / "benchmarks/results").glob("throughput-*.json")
-    results = json.loads((ROOT / "docs/results/cifar10-vp-gpu.json").read_text())
+    results = json.loads((ROOT / "docs/results/cifar10-gpu.json").read_text())
     assert script("throughput").report(results) == json.loads(path.read_text())
 
 

@@ -13,21 +13,26 @@ from PIL import Image
 from msgm.data import Source
 from msgm.errors import UserError
 from msgm.experiments.paper import claims, findings, main, report, sheets, speed
-from msgm.experiments.paper.budgets import BUDGETS, AuditSettings, Budget, Draw, Kind
+from msgm.experiments.paper.budgets import BUDGETS, AuditSettings, Budget, Draw, EditSettings, Kind
 from msgm.experiments.paper.main import reproduce
 from msgm.experiments.paper.pieces import aims
 from msgm.experiments.paper.tables import GROUPS, TABLES, Request, recipe
 from msgm.experiments.paper.work import Deadline
+from msgm.formats import load
+from msgm.metrics.judge import Judge
 from msgm.metrics.judge_training import JudgeSettings
+from msgm.metrics.similarity import psnr, ssim
 from msgm.model.networks import PRESETS, UNetPreset
 from msgm.report import page
+from msgm.sampling import Heun
+from msgm.sampling.editing import reconstruct
 from msgm.training.settings import TrainSettings, UnlearnSettings
 
-TINY = UNetPreset(size=8, patch=2, channels=(8,), attention=(), head_dim=8, groups=4)
+TINY = UNetPreset(size=12, patch=2, channels=(8,), attention=(), head_dim=8, groups=4)
 TRAIN = TrainSettings(steps=3, batch=4, warmup=1, save_every=2, flip=True)
 TUNE = UnlearnSettings(steps=2, batch=4, warmup=1, flip=True)
 BUDGET = Budget(
-    image_size=8,
+    image_size=12,
     network="tiny",
     kinds={
         "vp": Kind(prediction="edm", train=TRAIN, tune=TUNE, seconds=60, tune_seconds=60),
@@ -41,6 +46,7 @@ BUDGET = Budget(
         nll_steps=1,
         nll_check=2,
     ),
+    edits=EditSettings(n=2, inpaint_steps=2, flow_steps=2),
 )
 REQUEST = Request(data="blocks", rule="label == 1", names=("left", "right", "top"), groups={"right": (1,)})
 
@@ -75,7 +81,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def go(out: Path, data: str, minutes: float | None = None, budget: Budget = BUDGET) -> bool:
     return reproduce(
-        GROUPS["cifar10"], out=out, data=Source(data, size=8), budget=budget, device="cpu", minutes=minutes,
+        GROUPS["cifar10"], out=out, data=Source(data, size=12), budget=budget, device="cpu", minutes=minutes,
         say=lambda line: None, progress=False,
     )  # fmt: skip
 
@@ -104,7 +110,9 @@ def test_a_grid_broken_off_at_any_piece_ends_as_one_that_was_not(tmp_path: Path,
     whole, parts = (json.loads((tmp_path / run / "results.json").read_text()) for run in ("whole", "parts"))
     assert len(whole["rows"]) == len(parts["rows"]) == 2 * 2 + 1
     assert len({json.dumps(row["draws"]["heun-2"]["frechet"]) for row in whole["rows"]}) == 5
+    assert [set(row["edits"]) for row in whole["rows"] if row["process"] == "vp"] == 3 * [{"inpaint", "reconstruct"}]
     for a, b in zip(whole["rows"], parts["rows"], strict=True):
+        assert a.get("edits") == b.get("edits")
         for draw in a["draws"]:
             assert all(a["draws"][draw][k] == b["draws"][draw][k] for k in ("counts", "frechet"))
         assert [v["bits_per_dim"] for v in a["nll"].values()] == [v["bits_per_dim"] for v in b["nll"].values()]
@@ -121,7 +129,8 @@ def test_every_table_is_complete() -> None:
     for table in TABLES.values():
         assert max(map(max, table.request.groups.values())) < len(table.request.names)
         for part in table.parts:
-            assert all(len(row) == len(part.methods) for row in (*part.rates.values(), *part.nll.values()))
+            edited = [row for printed in part.edits.values() for row in printed.values()]
+            assert all(len(row) == len(part.methods) for row in (*part.rates.values(), *part.nll.values(), *edited))
             assert all(recipe(name).name == name.split()[0] for name in (*part.methods, *part.ours))
         # The classes' shares add up to that of both, as printed, to their rounding.
         for rates in (part.rates for part in table.parts if len(part.rates) > 1):
@@ -237,6 +246,53 @@ def test_alpha_and_turns_are_judged_by_their_own_claims() -> None:
     assert "of 6 pairs of methods 2 are in the paper's order, 3 in the other" in said
     assert [sheet for sheet in sheets.sheets(found) if sheet.title.startswith("Table 7")]
     assert findings.findings(found)
+
+
+def edited(kept: dict[str, int], n: int = 100) -> dict:
+    mean = {"value": 0.5, "stderr": 0.01}
+    return {
+        which: {
+            "n": n, "accuracy": right, "clean": n, "psnr": mean, "ssim": mean, "features": mean, "frechet": 2.0,
+        }
+        for which, right in kept.items()
+    }  # fmt: skip
+
+
+def test_edited_images_stand_beside_the_papers_and_their_classes_decide() -> None:
+    found = results({"standard": 0.2, "unseen": 0.1, "orthogonal": 0.1}) | {"tables": ["table3-cifar10"]}
+    kept = {"standard": (90, 90), "unseen": (90, 50), "orthogonal": (60, 52)}
+    for row in found["rows"]:
+        row["origin"] = "scratch"
+        retain, forget = kept[row["method"]]
+        row["edits"] = {"inpaint": edited({"retain": retain, "forget": forget})}
+    scratch = next(sheet for sheet in sheets.sheets(found) if "Table 3" in sheet.title and "scratch" in sheet.title)
+    lines = {line[0]: line[1:] for line in scratch.rows}
+    assert lines["ACC of D_f, %, paper"] == ["", "75", "57.2", "49.6", "59.7", "/"]
+    assert lines["ACC of D_f, %"][0].startswith("100.0") and lines["ACC of D_f, %"][3] == "not run yet"
+    assert lines["PSNR of D_g"][1] == "0.50 ± 0.02" and lines["FID of D_g, paper"][1] == "13.11"
+    verdicts = {c.claim: c.verdict.split(" at ")[0] for c in claims.claims(found)}
+    where = "VP, trained from scratch, half filled in: "
+    fewer = "fewer forgotten images keep their class by Orthogonal than by"
+    assert verdicts[f"{where}{fewer} Standard"] == "confirmed"
+    assert verdicts[f"{where}{fewer} Unseen"] == "not confirmed"
+    retained = "as many retained images keep their class by {} as by Standard"
+    assert verdicts[where + retained.format("Orthogonal")] == "contradicted"
+    assert verdicts[where + retained.format("Obtuse")] == "not run yet"
+
+
+def test_what_edited_images_are_worth_is_measured_on_both_sets(data: str, tmp_path: Path, tables: None) -> None:
+    assert go(tmp_path, data)
+    row = json.loads((tmp_path / "vp/scratch/standard/seed-0-reconstruct/row.json").read_text())
+    judge, model = Judge.load(tmp_path / "judge/model"), load(tmp_path / "vp/standard/model")
+    test = Source(data, size=12).open("test")
+    for name, rows in {"retain": test.labels != 1, "forget": test.labels == 1}.items():
+        before = test.rows(rows)[:2]
+        after = reconstruct(Heun(model, steps=2), before, seed=0)
+        found = row["sets"][name]
+        assert found["psnr"]["value"] == pytest.approx(float(psnr(before, after).mean()), rel=1e-4)
+        assert found["ssim"]["value"] == pytest.approx(float(ssim(before, after).mean()), rel=1e-4)
+        assert found["accuracy"] == int((judge.predict(after) == test.labels[rows][:2]).sum())
+    assert (tmp_path / "vp/scratch/unseen/seed-0-inpaint/edited.png").exists()
 
 
 def test_shares_are_compared_among_the_kept_classes_alone() -> None:

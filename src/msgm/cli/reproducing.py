@@ -10,8 +10,9 @@ from ..data import Source
 from ..errors import UserError
 
 Experiment = Literal[
-    "toy", "table2-mnist", "table7", "figure3", "figure4", "figure7", "mnist", "table2-cifar10", "table5", "table6",
-    "cifar10", "table2-celeba", "table2-stl10", "table2-airplane", "all",
+    "toy", "table2-mnist", "table7", "figure3", "figure4", "figure7", "table3-mnist", "table4-mnist", "mnist",
+    "table2-cifar10", "table5", "table6", "table3-cifar10", "table4-cifar10", "cifar10", "table2-celeba",
+    "table3-celeba", "celeba", "table2-stl10", "table2-airplane", "all",
 ]  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def reproduce(
 
     toy: Table 1, Figures 1 and 2, with the exact answer beside every number. The others train networks on images: the
     rows of Table 2 that a data set fills (table2-airplane puts CIFAR-10's airplanes in the place of STL-10's), Tables
-    5, 6 and 7, Figures 3, 4 and 7; mnist and cifar10 are all that is about one data set, and share their runs, as
+    3 to 7, Figures 3 to 7; mnist, cifar10 and celeba are all that is about one data set, and share their runs, as
     single ones do that share the folder. all: everything but the toy, each data set in a folder of its own.
 
     Args:
@@ -128,7 +129,7 @@ def _parts(name: str, out: Path, data: str) -> list[tuple[str, Path, str]]:
         return [(name, out, data)]
     root = Path(data)
     stl = ("table2-stl10", "stl10") if (root / "stl10").is_dir() else ("table2-airplane", "cifar10")
-    wanted = (("mnist", "mnist"), ("cifar10", "cifar10"), ("table2-celeba", "celeba"), stl)
+    wanted = (("mnist", "mnist"), ("cifar10", "cifar10"), ("celeba", "celeba"), stl)
     if missing := dict.fromkeys(folder for _, folder in wanted if not (root / folder).is_dir()):
         raise UserError(f"{data} has no folder {', '.join(missing)}; all needs mnist, cifar10 and celeba")
     return [(part, out / part, str(root / folder)) for part, folder in wanted]

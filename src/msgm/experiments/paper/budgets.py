@@ -51,6 +51,23 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EditSettings:
+    """Editing test images by each model, of Tables 3 and 4.
+
+    Args:
+        n: test images of each set, the first ones.
+        inpaint_steps: of the predictor-corrector sampler that fills in; the paper's has 1,000.
+        flow_steps: of Heun's method, each way, where images are rebuilt from their latents.
+        seed: of all noise.
+    """
+
+    n: int = 100
+    inpaint_steps: int = 100
+    flow_steps: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kind:
     """How the models of one process are made: what the network predicts, its training and its fine-tuning.
 
@@ -78,6 +95,7 @@ class Budget:
         seeds: fine-tuned runs of each method.
         judge: how the judge is trained.
         audit: the evidence about each model.
+        edits: what images edited by each model say.
         precision: of the network in training and sampling; likelihoods are always measured in float32.
         compile: whether the network is compiled; only on a GPU.
     """
@@ -89,6 +107,7 @@ class Budget:
     seeds: int = 1
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    edits: EditSettings = field(default_factory=EditSettings)
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
 
@@ -154,6 +173,7 @@ _PAPER_TRAIN = TrainSettings(
 _PAPER_TUNE = UnlearnSettings(
     steps=80_000, batch=400, lr=2e-4, warmup=5000, cooldown=0, ema=0.9999, flip=True, clock="uniform", save_every=5000
 )
+_MANY = EditSettings(n=1000, inpaint_steps=1000, flow_steps=100)
 _PAPER = Budget(
     image_size=32,
     network="paper-32",
@@ -161,7 +181,7 @@ _PAPER = Budget(
         "vp": Kind(prediction="noise", train=_PAPER_TRAIN, tune=_PAPER_TUNE),
         "ddpm": Kind(prediction="noise", train=_PAPER_TRAIN, tune=replace(_PAPER_TUNE, steps=30_000)),
     },
-    retrain=AGAIN, judge=_GPU_JUDGE, precision="bf16", compile=True,
+    retrain=AGAIN, judge=_GPU_JUDGE, edits=_MANY, precision="bf16", compile=True,
 )  # fmt: skip
 _PAPER_VE = Kind(prediction="noise", train=replace(_PAPER_TRAIN, flip=False), tune=replace(_PAPER_TUNE, flip=False))
 _STILL = replace(_GPU_JUDGE, flip=False)

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Literal
 
 from ...metrics.measured import Measured
+from .printed import Edit, Printed
 from .report import (
     NAMES,
     Bounds,
@@ -22,10 +23,11 @@ from .report import (
     ratio,
     rows,
     run,
+    same_class,
     share,
     where,
 )  # fmt: skip
-from .tables import METHODS, TABLES, Part, Printed, recipe
+from .tables import METHODS, TABLES, Part, recipe
 
 Verdict = Literal[
     "confirmed at this budget", "not confirmed at this budget", "contradicted at this budget", "not run yet"
@@ -34,6 +36,7 @@ NEAR = 0.1
 """Bits/dim within which a likelihood counts as where it was."""
 SURELY = f"by {NEAR:g} bits/dim or more"
 ALTERNATING, SIMULTANEOUS = "orthogonal alpha=0.7", "orthogonal alpha=0.7 every=1"
+HOW: Mapping[Edit, str] = {"inpaint": "half filled in", "reconstruct": "rebuilt"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,8 @@ def claims(results: Results) -> list[Claim]:
             found.append(Claim(claim=f"{where(part)}: all of it", verdict="not run yet", evidence=""))
             continue
         found += [*_unseen(results, part), *_compared(results, part), *_alphas(results, part), *_turns(results, part)]
+    for part in [part for name in results["tables"] for part in TABLES[name].parts]:
+        found += [each for edit in part.edits for each in _edits(results, part, edit)]
     return found
 
 
@@ -171,6 +176,35 @@ def _turns(results: Results, part: Part) -> list[Claim]:
         lower("Alternating updates make less noise (junk) than simultaneous ones", *junk),
         higher("Simultaneous updates make the rest less likely than alternating ones do", nll[1], nll[0]),
     ]
+
+
+def _edits(results: Results, part: Part, edit: Edit) -> list[Claim]:
+    """Tables 3 and 4: what becomes of the class of edited images."""
+    at = f"{where(part)}, {HOW[edit]}"
+    kept = {
+        (name, which): bounds(same_class(results, part, name, edit, which))
+        for name in METHODS
+        for which in ("retain", "forget")
+    }
+    found = []
+    for name in ("orthogonal", "obtuse"):
+        for other in ("standard", "unseen"):
+            text = f"{at}: fewer forgotten images keep their class by {NAMES[name]} than by {NAMES[other]}"
+            found.append(lower(text, kept[name, "forget"], kept[other, "forget"]))
+        ours, was = kept[name, "retain"], kept["standard", "retain"]
+        text = f"{at}: as many retained images keep their class by {NAMES[name]} as by Standard"
+        found.append(_as_many(text, ours, was))
+    return found
+
+
+def _as_many(text: str, ours: Bounds | None, was: Bounds | None) -> Claim:
+    if ours is None or was is None:
+        return Claim(claim=text, verdict="not run yet", evidence="")
+    fewer = ours.below(was)
+    return Claim(
+        claim=text, verdict="contradicted at this budget" if fewer else "confirmed at this budget",
+        evidence=f"{told(ours, True)} against {told(was, True)}",
+    )  # fmt: skip
 
 
 def agreements(results: Results) -> list[str]:

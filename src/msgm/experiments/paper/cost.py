@@ -12,7 +12,8 @@ from ...progress import Tick
 from ...sampling import build
 from ..core.estimate import images, likelihoods, said, speed
 from ..core.pieces import Piece
-from .pieces import Aim, aims
+from .pieces import Aim, aims, edit_key, edits
+from .printed import Edit
 from .tables import Table, recipe
 from .work import JUDGE, Work
 
@@ -35,6 +36,7 @@ def priced(work: Work, tables: Sequence[Table], left: Sequence[Piece], workers: 
     for aim in every:
         own = 0.0 if aim.method == "standard" else _making(work, aim, rates[0])
         prices[aim.key] = own + _audit(work, model) / rates[1]
+    prices |= {edit_key(aim, edit): _editing(work, edit) / rates[1] for aim, edit in edits(tables, work.budget)}
     found = [_costs(piece, prices.get(piece.key, OTHER)) for piece in left]
     return found, said(len(left), workers, sum(piece.cost for piece in found) / workers, *rates)
 
@@ -49,6 +51,12 @@ def _audit(work: Work, model: ScoreModel) -> float:
     audit = work.budget.audit
     drawn = sum(draw.n * build(draw.sampler, model, steps=draw.steps).nfe for draw in audit.draws)
     return drawn + likelihoods(audit.nll_images, audit.nll_steps, audit.nll_check)
+
+
+def _editing(work: Work, edit: Edit) -> float:
+    """A predictor-corrector step evaluates the network twice, and so does a step of Heun's method, each way."""
+    wanted = work.budget.edits
+    return 2 * wanted.n * (2 * wanted.inpaint_steps if edit == "inpaint" else 4 * wanted.flow_steps)
 
 
 def _judge(work: Work, rates: tuple[float, float]) -> float:

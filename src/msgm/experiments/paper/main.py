@@ -24,7 +24,7 @@ from .budgets import Budget
 from .claims import agreements, claims
 from .cost import priced
 from .findings import findings
-from .pieces import aims, stages
+from .pieces import Aim, aims, edit_key, edits, stages
 from .report import Results
 from .sheets import sheets
 from .tables import TABLES, Table
@@ -150,6 +150,9 @@ def brief(work: Work, piece: Piece) -> str:
         )
         nll = ", ".join(f"{v['bits_per_dim'] or float('nan'):.3f}" for v in found["nll"].values())
         return f"{took}; {shares}; NLL {nll}; {found['made']['status']}"
+    if "sets" in found:
+        kept = ", ".join(f"{name} {each['accuracy'] / each['n']:.0%}" for name, each in found["sets"].items())
+        return f"{took}; of their own class: {kept}"
     return f"{took}; {found['settings']['steps']} steps, {found['status']}"
 
 
@@ -158,6 +161,10 @@ def collected(work: Work, tables: Sequence[Table]) -> dict[str, Any]:
     pieces = {piece.key: piece for stage in stages(work, tables) for piece in stage}
     done = {key: piece.result for key, piece in pieces.items() if piece.done}
     fields = ("process", "origin", "method", "seed", "made", "draws", "nll")
+    changed: dict[Aim, dict[str, Any]] = {aim: {} for aim, _ in edits(tables, work.budget)}
+    for aim, edit in edits(tables, work.budget):
+        if (key := edit_key(aim, edit)) in done:
+            changed[aim][edit] = done[key]["sets"]
     return {
         "command": work.command,
         "seed": work.budget.audit.seed,
@@ -170,6 +177,8 @@ def collected(work: Work, tables: Sequence[Table]) -> dict[str, Any]:
         "judge": done.get(JUDGE),
         "speed": done.get(SPEED),
         "rows": [
-            {field: done[aim.key][field] for field in fields} for aim in aims(tables, work.budget) if aim.key in done
+            {field: done[aim.key][field] for field in fields} | ({"edits": changed[aim]} if changed.get(aim) else {})
+            for aim in aims(tables, work.budget)
+            if aim.key in done
         ],
     }

@@ -25,6 +25,8 @@ from ...training.runs import STATE
 from ..core.pieces import ROW, Piece
 from .audit import Auditor, real
 from .budgets import Budget, Kind
+from .editing import EDITED, edited
+from .printed import Edit
 from .speed import measure
 from .tables import Origin, ProcessName, Table, recipe
 from .work import JUDGE, MODEL, SPEED, Timed, Work
@@ -81,6 +83,24 @@ def aims(tables: Sequence[Table], budget: Budget) -> list[Aim]:
     return list(dict.fromkeys(found))
 
 
+def edits(tables: Sequence[Table], budget: Budget) -> list[tuple[Aim, Edit]]:
+    """The models that edit images, of the first seed, and how each does."""
+    found = [
+        (aim, edit)
+        for table in tables
+        for part in table.parts
+        for edit in part.edits
+        for aim in aims([replace(table, parts=(part,))], budget)
+        if aim.seed == 0
+    ]
+    return list(dict.fromkeys(found))
+
+
+def edit_key(aim: Aim, edit: Edit) -> str:
+    """The folder of the images that a model edited."""
+    return f"{aim.key}-{edit}"
+
+
 def stages(work: Work, tables: Sequence[Table]) -> list[list[Piece]]:
     """All pieces, in stages: those of one need what those before it have made, and not each other."""
     wanted, common = aims(tables, work.budget), work.identity()
@@ -105,8 +125,15 @@ def stages(work: Work, tables: Sequence[Table]) -> list[list[Piece]]:
         )
         for aim in wanted
     ]  # fmt: skip
+    changed = [
+        piece(
+            edit_key(aim, edit), partial(_edited, work, aim, edit), seed=aim.seed, method=recipe(aim.method).to_dict(),
+            edits=asdict(work.budget.edits),
+        )
+        for aim, edit in edits(tables, work.budget)
+    ]  # fmt: skip
     judge = piece(JUDGE, partial(_judge, work), names=work.request.names)
-    return [first, [judge, *parents], models]
+    return [first, [judge, *parents], models, changed]
 
 
 def _plain(kinds: Mapping[ProcessName, Kind]) -> dict[str, Any]:
@@ -176,6 +203,17 @@ def _audited(work: Work, aim: Aim, tick: Tick) -> dict[str, Any]:
         tick((1 - TRAINING) / len(measures))
     part.unlink(missing_ok=True)
     return _timed(work, {**asdict(aim), "made": origin, **found}, began)
+
+
+def _edited(work: Work, aim: Aim, edit: Edit, tick: Tick) -> dict[str, Any]:
+    """Images that a model edited, which was made before."""
+    work.deadline.check()
+    began = time.monotonic()
+    found = edited(
+        work.out / aim.model, edit, test=work.test, rule=work.rule, judge=work.judge(), mask=work.request.mask,
+        settings=work.budget.edits, runtime=work.runtime, picture=work.out / edit_key(aim, edit) / EDITED,
+    )  # fmt: skip
+    return _timed(work, found, began)
 
 
 def made(work: Work, aim: Aim, tick: Tick, share: float = 1.0) -> dict[str, Any]:

@@ -119,6 +119,18 @@ def variation(results: Results, counts: Mapping[str, int]) -> float:
     return 0.5 * float(sum(abs(counts[name] / ours - real[name] / theirs) for name in kept))
 
 
+def edited(results: Results, part: Part, method: str, edit: str) -> Mapping[str, Any] | None:
+    """What images edited by the first run of a method say, by set (`editing.edited`)."""
+    found = [row["edits"][edit] for row in rows(results, part, method) if edit in row.get("edits", {})]
+    return found[0] if found else None
+
+
+def same_class(results: Results, part: Part, method: str, edit: str, which: str) -> Measured | None:
+    """The share of edited images of a set that the judge gives their own label."""
+    found = edited(results, part, method, edit)
+    return quantities.RETAINED.share(found[which]["accuracy"], found[which]["n"]) if found is not None else None
+
+
 def bent(results: Results, part: Part, method: str, draw: str | None = None) -> float:
     """The mean of `variation` over the seeds."""
     chosen = draw or draws(results)[0]

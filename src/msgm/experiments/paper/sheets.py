@@ -6,11 +6,14 @@ All of it is made from ``results.json``.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ...metrics import quantities
 from ...metrics.measured import Measured
 from ...report.tables import Sheet
+from .printed import Edit, Printed
 from .report import (
     Bounds,
     Results,
@@ -18,6 +21,7 @@ from .report import (
     bent,
     classes,
     draws,
+    edited,
     forgotten,
     frechet,
     likelihood,
@@ -28,12 +32,16 @@ from .report import (
     right_on,
     rows,
     run,
+    same_class,
     share,
     where,
 )
-from .tables import TABLES, Part, Printed, Table
+from .tables import TABLES, Part, Table
 
 MISSING = "not run yet"
+SIDES = {"retain": "D_g", "forget": "D_f"}
+EDITS = {"frechet": "Fréchet", "features": "Distance", "psnr": "PSNR", "ssim": "SSIM"}
+"""What is told of edited images, beside whether they kept their class."""
 
 
 def sheets(results: Results) -> list[Sheet]:
@@ -50,6 +58,8 @@ def sheets(results: Results) -> list[Sheet]:
 
 def _compared(results: Results, table: Table, part: Part) -> list[Sheet]:
     title = f"{table.title.split(':')[0].split(' (')[0]}, {where(part)}"
+    if part.edits:
+        return [_edited(results, part, title, edit) for edit in part.edits]
     bare = not part.rates and not part.nll  # Of a part of which the paper prints nothing all is shown.
     found = [_rates(results, part, title)] if part.rates or bare else []
     if part.nll or bare:
@@ -74,7 +84,7 @@ def _rates(results: Results, part: Part, title: str) -> Sheet:
 
 def _likelihoods(results: Results, part: Part, title: str) -> Sheet:
     names, lines = methods(results, part), []
-    for which, side in (("retain", "D_g"), ("forget", "D_f")):
+    for which, side in SIDES.items():
         measured = [likelihood(results, part, name, which) for name in names]
         lines += [[side, *map(_bits, measured)], [f"{side}, change at twice the steps", *map(_change, measured)]]
         if part.nll:
@@ -88,6 +98,50 @@ def _likelihoods(results: Results, part: Part, title: str) -> Sheet:
         f"{audit['nll_check']} of them again with twice the steps. † fails this check: not resolved."
     )
     return Sheet(title=f"{title}: likelihood", headings=["", *map(name_of, names)], rows=lines, legend=legend)
+
+
+def _edited(results: Results, part: Part, title: str, edit: Edit) -> Sheet:
+    names = methods(results, part)
+    ran = {name: found for name in names if (found := edited(results, part, name, edit)) is not None}
+    lines = []
+    for which, side in SIDES.items():
+        clean = [quantities.RETAINED.share(each[which]["clean"], each[which]["n"]).text() for each in ran.values()][:1]
+        ours = [_text(same_class(results, part, name, edit, which)) for name in names]
+        lines += _beside([f"ACC of {side}, %", *(clean or [MISSING]), *ours], part, edit, which, names)
+    for key, what in EDITS.items():
+        values = [ran[name]["retain"][key] if name in ran else None for name in names]
+        lines += _beside([f"{what} of D_g", "", *map(_number, values)], part, edit, key, names)
+    how = "Half of each image is hidden and filled in" if edit == "inpaint" else "Each image is rebuilt from its latent"
+    legend = (
+        f"{how}. ACC: the share that the judge gives their own label, with its 95 % interval; of {_images(ran)} test "
+        "images of each set, by the first seed. Fréchet and distance: between edited images and their originals, in "
+        "the judge's features (cosine, in hundredths); the paper's are FID and CLIP's. PSNR (dB) and SSIM over whole "
+        "images. ±: 1.96 standard errors."
+    )
+    return Sheet(title=title, headings=["", "originals", *map(name_of, names)], rows=lines, legend=legend)
+
+
+def _beside(line: list[str], part: Part, edit: Edit, key: str, names: list[str]) -> list[list[str]]:
+    """A line of ours, and the paper's under it if it prints one."""
+    if key not in part.edits[edit]:
+        return [line]
+    printed = part.edits[edit][key]
+    what = {"frechet": "FID of D_g", "features": "CLIP of D_g"}.get(key, line[0])
+    return [line, [f"{what}, paper", "", *(_printed(part, printed, name) for name in names)]]
+
+
+def _images(ran: Mapping[str, Results]) -> str:
+    return next((str(each["retain"]["n"]) for each in ran.values()), "no")
+
+
+def _number(found: Any) -> str:
+    """A mean with its standard error, or a number without one."""
+    if found is None:
+        return MISSING
+    if not isinstance(found, Mapping):
+        return f"{found:.1f}"
+    error = "" if found["stderr"] is None else f" ± {1.96 * found['stderr']:.2f}"
+    return f"{found['value']:.2f}{error}"
 
 
 def _quality(results: Results, part: Part) -> Sheet:

@@ -9,6 +9,7 @@ from typing import Literal
 from ...choice import Choice
 from ...forgetting.methods import METHODS as RECIPES
 from ...forgetting.methods import Method
+from .printed import EDITED, Edit, Printed
 
 ProcessName = Literal["ve", "vp", "ddpm"]
 Origin = Literal["tuned", "scratch"]
@@ -36,8 +37,8 @@ def recipe(name: str) -> Method:
 class Request:
     """Images and what is to be forgotten of them; ``groups`` are what a table counts: classes, alone and together.
 
-    ``names`` are of all values of ``column``, in their order. Without ``pictures`` no sample may be shown: the images'
-    licence, and the people on them, forbid it.
+    ``names`` are of all values of ``column``, in their order. ``mask`` is what is filled in of an image. Without
+    ``pictures`` no sample may be shown: the images' licence, and the people on them, forbid it.
     """
 
     data: str
@@ -45,6 +46,7 @@ class Request:
     names: tuple[str, ...]
     groups: Mapping[str, tuple[int, ...]]
     column: str = "label"
+    mask: str = "upper-half"
     pictures: bool = True
 
 
@@ -73,11 +75,9 @@ CELEBA = Request(
     names=("no bangs", "bangs"),
     groups={"bangs": (1,)},
     column="Bangs",
+    mask="band",
     pictures=False,
 )
-
-
-Printed = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,8 @@ class Part:
 
     ``methods`` are the table's columns, ``ours`` what is compared with them where models are fine-tuned. ``rates`` are
     the paper's unlearning ratios in per cent, by group in the order of ``methods`` (None: not printed); ``nll`` its
-    likelihoods in bits/dim, of retained and of forget test images.
+    likelihoods in bits/dim, of retained and of forget test images. ``edits`` are ways in which each model edits images,
+    with what the paper prints of them: accuracies of both sets in per cent, and four numbers of the retained images.
     """
 
     process: ProcessName
@@ -95,6 +96,7 @@ class Part:
     ours: tuple[str, ...] = OURS
     rates: Mapping[str, Printed] = field(default_factory=dict)
     nll: Mapping[Literal["retain", "forget"], Printed] = field(default_factory=dict)
+    edits: Mapping[Edit, Mapping[str, Printed]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,21 @@ _AIRPLANE = (
     ),
     Part(process="vp", origin="tuned"),
 )
+
+
+def _edited(name: str, title: str, request: Request, edit: Edit) -> Table:
+    """A table of edited images: as the paper has it, and of fine-tuned models."""
+    process: ProcessName = "ve" if request is MNIST else "vp"
+    return Table(
+        name=name,
+        title=title,
+        request=request,
+        parts=(
+            Part(process=process, origin="scratch", edits=EDITED.get(name, {edit: {}})),
+            Part(process=process, origin="tuned", edits={edit: {}}),
+        ),
+    )
+
 
 TABLES = {
     table.name: table
@@ -184,6 +201,8 @@ TABLES = {
                 ),
             ),
         ),
+        _edited("table3-mnist", "Table 3 and Figure 5, MNIST: the upper half filled in (VE)", MNIST, "inpaint"),
+        _edited("table4-mnist", "Table 4 and Figure 6, MNIST: rebuilt from latents (VE)", MNIST, "reconstruct"),
         Table(
             name="table2-cifar10",
             title="Table 2, CIFAR-10: trained again from scratch (VP)",
@@ -242,6 +261,9 @@ TABLES = {
                 ),
             ),
         ),
+        _edited("table3-cifar10", "Table 3 and Figure 5, CIFAR-10: the upper half filled in (VP)", CIFAR10, "inpaint"),
+        _edited("table4-cifar10", "Table 4 and Figure 6, CIFAR-10: rebuilt from latents (VP)", CIFAR10, "reconstruct"),
+        _edited("table3-celeba", "Table 3, CelebA: a band of the picture filled in (VP)", CELEBA, "inpaint"),
         Table(
             name="table2-celeba",
             title="Tables 2 and 6, CelebA: Bangs (VP)",
@@ -263,7 +285,8 @@ TABLES = {
 }
 
 GROUPS = {
-    "mnist": ("table2-mnist", "table7", "figure3", "figure4", "figure7"),
-    "cifar10": ("table2-cifar10", "table5", "table6"),
+    "mnist": ("table2-mnist", "table7", "figure3", "figure4", "figure7", "table3-mnist", "table4-mnist"),
+    "cifar10": ("table2-cifar10", "table5", "table6", "table3-cifar10", "table4-cifar10"),
+    "celeba": ("table2-celeba", "table3-celeba"),
 }
 """Tables that are about one request and share their runs: made together they are one grid."""
