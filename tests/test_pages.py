@@ -44,6 +44,7 @@ TINY = {
     "sweep": [*EVIDENCE, "--steps", "2", "--batch", "4", "--seeds", "1", "--workers", "1"],
     "inpaint": ["-n", "2", "--sampler.steps", "2"],
     "reconstruct": ["-n", "2", "--steps", "3"],
+    "request": [],
 }
 SMALL = {r"\bsteps=\d+": "steps=3", r"\bn=\d+": "n=4", r"slice\(\d+\)": "slice(2)", r"\.sample\(\d+": ".sample(2"}
 
@@ -68,7 +69,7 @@ def pictures(folder: Path, size: int, n: int, mode: str) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages take for granted: pets, a hole, digits, a model of diffusers."""
+    """A folder with what the pages take for granted: pets, a hole, digits, an example, a model of diffusers."""
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     monkeypatch.chdir(tmp_path)
@@ -76,6 +77,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for animal in ("cat", "dog"):
             pictures(tmp_path / "pets" / split / animal, 40, 12, "RGB")
     pictures(tmp_path / "my" / "digits", 30, 2, "L")
+    (tmp_path / "my" / "examples").mkdir()
+    digit = msgm.Source("demo").open("train").rows([0])[0, 0]
+    Image.fromarray(digit.numpy()).save("my/examples/digit.png")
     hole = Image.new("L", (28, 28), 0)
     hole.paste(255, (3, 4, 9, 6))
     hole.save("hole.png")
@@ -94,7 +98,7 @@ def test_the_commands_of_the_guide_run_in_their_order(place: Path, monkeypatch: 
     for words in commands("docs/guide.md"):
         name, select = words[0], "--select" in words
         main([*words, *TINY[name], *(WATCHED if select else []), "--threads", "1"])
-        out = Path(words[words.index("--out") + 1])
+        out = Path(words[words.index("--preview" if name == "request" else "--out") + 1])
         assert out.exists(), words
         ran.add(name)
     assert set(TINY) == ran

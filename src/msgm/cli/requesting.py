@@ -15,7 +15,7 @@ from ..metrics.alike import alike
 from ..metrics.features import IMAGENET, features
 from ..training.earlier import forgetting
 from .asking import WAYS, Forget, pictures
-from .options import Data, images_of, opened, say
+from .options import Data, hardware, images_of, opened, say
 from .reading import read_model
 
 
@@ -58,6 +58,7 @@ def request(
     data: Data = Data(),
     reading: Reading = Reading(),
     preview: Path | None = None,
+    threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Which images a request means: how many, of which labels, and how many of them lie on both sides.
@@ -71,8 +72,10 @@ def request(
         model: the model that is to forget, whose data and earlier requests count; by default none.
         data: the images; by default those of the model's record.
         preview: folder for the sheets and the numbers.
+        threads: CPU threads.
         overwrite: replace what is in that folder.
     """
+    hardware(threads)
     if search.wanted == (asked != Forget()):
         raise UserError(f"say in one way what is to be forgotten: {WAYS}, --like FOLDER or --text WORDS")
     asked.check()

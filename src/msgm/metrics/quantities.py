@@ -27,6 +27,25 @@ FRECHET = Quantity(
     name="Fréchet", better="lower",
     about="Fréchet: distance of the judge's features of all samples from those of real retained images; it is no FID",
 )  # fmt: skip
+LIKENESS = {
+    quantity.name: quantity
+    for quantity in (
+        Quantity(
+            name="FD", better="lower",
+            about="FD: Fréchet distance of kept samples from real retained images, in the features of the network "
+            "that was named; it is FID in Inception's alone",
+        ),
+        Quantity(
+            name="KD", better="lower", about="KD: kernel distance of the same, in thousandths; KID in Inception's"
+        ),
+        Quantity(
+            name="precision", unit="%", better="higher", about="precision: of kept samples, those like real images"
+        ),
+        Quantity(name="recall", unit="%", better="higher", about="recall: of real images, those like kept samples"),
+        Quantity(name="density", better="higher", about="density: of real images about a kept sample; 1 is as real"),
+        Quantity(name="coverage", unit="%", better="higher", about="coverage: of real images, those with a sample by"),
+    )
+}  # fmt: skip
 NLL = {
     "retain": Quantity(
         name="NLL retain", unit="bits/dim", better="lower",
@@ -73,8 +92,8 @@ AUDIT_SECONDS = Quantity(name="evaluation seconds", unit="s", detail=True, about
 ABOUT = {
     quantity.name: quantity.about
     for quantity in (
-        UR, NEAR, CLOSEST, JUNK, RETAINED, BENT, FRECHET, *NLL.values(), *BACK.values(), *DOUBLING.values(),
-        BENT_FROM_PARENT, CORRECTED, STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
+        UR, NEAR, CLOSEST, JUNK, RETAINED, BENT, FRECHET, *LIKENESS.values(), *NLL.values(), *BACK.values(),
+        *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED, STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
     )
 }  # fmt: skip
 """For legends, by name."""

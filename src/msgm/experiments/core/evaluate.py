@@ -17,6 +17,7 @@ from ...errors import UserError, in_range
 from ...installed import Known
 from ...metrics import quantities
 from ...metrics.judge import Judge
+from ...metrics.likeness import Likeness
 from ...metrics.measured import Measure, Measured
 from ...metrics.measures import BentShares, Frechet, GivenBack, JudgedShares, Likelihoods, bent
 from ...metrics.neighbours import Nearest
@@ -55,6 +56,8 @@ class EvaluateSettings:
         nll_steps: Runge-Kutta steps of the likelihood.
         nll_check: how many of them are measured again with twice the steps.
         renoise_images: test images of each set that are noised and drawn back; 0 for none.
+        features: network in which kept samples are compared with real images: imagenet, a judge's folder, or a CLIP
+            model; by default they are not.
         seed: of samples and likelihoods; two models with the same seed start from the same noise.
     """
 
@@ -64,6 +67,7 @@ class EvaluateSettings:
     nll_steps: int = 12
     nll_check: int = 8
     renoise_images: int = 0
+    features: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,6 +94,7 @@ class EvaluateSettings:
             JudgedShares(),
             BentShares(),
             Frechet(),
+            *([Likeness(self.features)] if self.features is not None else []),
             likelihoods,
             GivenBack(images=self.renoise_images, seed=self.seed),
             *others,
