@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_clip import tiny_clip
 
 from msgm.cli.main import main
 from msgm.data import ImageRequest, Images, Source, request_of
 from msgm.errors import UserError
 from msgm.formats.native import EMBEDDED, embedded
 from msgm.metrics.alike import alike, similarity
-from msgm.metrics.features import CLIP_MEAN, CLIP_STD, ClipFeatures, JudgeFeatures, features, features_of
+from msgm.metrics.clip import MEAN, STD
+from msgm.metrics.features import ClipFeatures, JudgeFeatures, features, features_of
 from msgm.metrics.judge import Judge
 
 transformers = pytest.importorskip("transformers", reason="the extra clip is not installed")
@@ -19,24 +21,7 @@ transformers = pytest.importorskip("transformers", reason="the extra clip is not
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained CLIP of 28 x 28 pixels, as transformers saves one."""
-    torch.manual_seed(0)
-    size: dict[str, Any] = {
-        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-    }  # fmt: skip
-    words = [*"abcdefghijklmnopqrstuvwxyz", *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
-    vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    text = {
-        **size, "vocab_size": len(vocabulary), "max_position_embeddings": 12,
-        "eos_token_id": vocabulary["<|endoftext|>"], "bos_token_id": vocabulary["<|startoftext|>"],
-    }  # fmt: skip
-    config = transformers.CLIPConfig(
-        text_config=text, vision_config={**size, "image_size": 28, "patch_size": 7}, projection_dim=8
-    )
-    folder = tmp_path_factory.mktemp("clip")
-    transformers.CLIPModel(config).save_pretrained(folder)
-    transformers.CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
-    return folder
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +34,8 @@ def test_clip_features_are_those_of_transformers(clip: Path, demo: Images) -> No
     assert isinstance(network, ClipFeatures)
     pixels = demo.rows(slice(5))
     shaped = pixels.expand(-1, 3, -1, -1) / 255
-    x = (shaped - torch.tensor(CLIP_MEAN).view(3, 1, 1)) / torch.tensor(CLIP_STD).view(3, 1, 1)
-    tokens = network.words(["a cat"], return_tensors="pt")
+    x = (shaped - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    tokens = network.clip.tokens(["a cat"], return_tensors="pt")
     own = transformers.CLIPModel.from_pretrained(clip).eval()
     with torch.no_grad():
         expected = own(pixel_values=x, **tokens)

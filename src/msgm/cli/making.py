@@ -22,7 +22,8 @@ from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..metrics.judge import MADE as JUDGE
-from ..metrics.judge_training import JudgeSettings
+from ..metrics.judge import PROMPT
+from ..metrics.judge_training import JudgeSettings, zero_shot
 from ..metrics.judge_training import train_judge as fit_judge
 from ..model.networks import preset
 from ..model.precondition import PRECONDITIONS, Prediction
@@ -108,6 +109,8 @@ def train_judge(
     command: str,
     data: Data = Data(name="demo"),
     column: str = "label",
+    clip: str | None = None,
+    prompt: str = PROMPT,
     threads: int | None = None,
     device: str = "auto",
     half: bool = False,
@@ -116,11 +119,15 @@ def train_judge(
 ) -> None:
     """Train the judge: a classifier of a column of the data with a junk class, measured on the test split.
 
+    With --clip nothing is trained: CLIP judges by the classes' names, and is measured in the same way.
+
     Args:
         settings: Training
         out: folder for its weights, its confusion and its record.
         data: demo (in the package), mnist, an image folder, or a Parquet file.
         column: what it classifies.
+        clip: a CLIP model that judges as it is: its folder, or its name on the hub.
+        prompt: words for it, with {} where the name of a class stands.
         threads: CPU threads.
         device: auto, cpu or cuda.
         half: store weights as float16.
@@ -129,9 +136,15 @@ def train_judge(
     device = hardware(threads, device)
     ready(out, JUDGE, overwrite=overwrite)
     images, test = opened(data.source), opened(data.source, "test")
-    identity = {"data": images.digest, "test": test.digest, "column": column, "settings": asdict(settings)}
+    how = asdict(settings) if clip is None else {"clip": clip, "prompt": prompt, "seed": settings.seed}
+    identity = {"data": images.digest, "test": test.digest, "column": column, "settings": how}
     with folder_for(out, replace(JUDGE, identity=identity), overwrite=overwrite) as place:
-        judge = fit_judge(images, test, settings, column=column, device=device)
+        if clip is None:
+            judge = fit_judge(images, test, settings, column=column, device=device)
+        else:
+            judge = zero_shot(
+                images, test, clip=clip, prompt=prompt, column=column, device=device, seed=settings.seed
+            )  # fmt: skip
         judge.record["command"] = command
         judge.save(out, half=half)
         place.end()

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..data import Images
 from ..errors import UserError
 from ..model.modes import evaluating
 from ..progress import bar
+from .clip import Clip, sized
 from .judge import Judge
 
 IMAGENET = "imagenet"
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the pixels, in [0, 1], that CLIP was trained on (Radford et al. 2021)."""
 BATCH = 100
 
 
@@ -58,39 +56,24 @@ class ImageNetFeatures:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         with evaluating(self.network):
-            found: Tensor = self.network.extract_features(2 * _sized(pixels, 224) - 1).mean((2, 3))
+            found: Tensor = self.network.extract_features(2 * sized(pixels.float() / 255, 224) - 1).mean((2, 3))
         return found
 
 
 class ClipFeatures:
-    """Where CLIP puts images and words (Radford et al. 2021): unit vectors (B, F)."""
+    """Where CLIP puts images and words: unit vectors (B, F)."""
 
     def __init__(self, name: str) -> None:
-        try:
-            from transformers import CLIPModel, CLIPTokenizer
-        except ImportError:
-            raise UserError(f"features {name} need another package: pip install 'msgm[clip]'") from None
         self.about = f"features of CLIP {name}"
-        try:
-            self.network: Any = CLIPModel.from_pretrained(name).eval()
-            self.words: Any = CLIPTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{name} cannot be read as a CLIP model ({' '.join(str(error).split())[:120]}); name its folder, or a "
-                f"judge's"
-            ) from None
+        self.clip = Clip(name)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        x = _sized(pixels, self.network.config.vision_config.image_size)
-        x = (x - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
-        with evaluating(self.network):
-            return _unit(self.network.get_image_features(pixel_values=x))
+        with torch.no_grad():
+            return self.clip.images(pixels.float() / 255)
 
     def text(self, words: str) -> Tensor:
         """Where some words are put, (F,)."""
-        tokens = self.words([words], return_tensors="pt", truncation=True)
-        with evaluating(self.network):
-            return _unit(self.network.get_text_features(**tokens))[0]
+        return self.clip.words(words)
 
 
 def features(name: str) -> Features:
@@ -120,16 +103,3 @@ def features_of(images: Images, network: Features, *, show: bool = True) -> Tens
                 found.append(network(few))
                 tick(len(few))
     return torch.cat(found)
-
-
-def _sized(pixels: Tensor, side: int) -> Tensor:
-    """In [0, 1], in colour, resized: (B, 3, side, side)."""
-    x = (pixels.float() / 255).expand(-1, 3, -1, -1)
-    if x.shape[-2:] == (side, side):
-        return x
-    return functional.interpolate(x, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-
-
-def _unit(found: Any) -> Tensor:
-    vectors: Tensor = getattr(found, "pooler_output", found)
-    return functional.normalize(vectors, dim=1)

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -22,11 +22,10 @@ from ..formats.tensors import fill, fit, stored
 from ..model.modes import evaluating
 from ..model.space import Space
 from ..storage import write_bytes
+from .clip import ClipNetwork
 from .judge_config import LARGEST_SIDE, LEAST_SIDE, MOST_CLASSES, read_config
 
-if TYPE_CHECKING:
-    pass
-
+PROMPT = "a photo of a {}"
 JUNK = -1
 """The label of what is no class's image; `Judge.predict` answers with it."""
 
@@ -66,6 +65,9 @@ class Judge(nn.Module):
 
     Images are uint8 pixels, or floats in the judge's own ``space``, whatever the space of the model that made them.
 
+    With ``clip`` (a folder, or a name on the hub) the network is CLIP's, which knows the classes by their names in a
+    ``prompt``, and is trained on nothing.
+
     ``classes`` are the label values that the outputs stand for, ``names`` words for them. ``record`` tells
     how the judge was made and how often it errs (`train_judge` fills it); it is saved with the weights.
     """
@@ -80,6 +82,8 @@ class Judge(nn.Module):
         names: Sequence[str] | None = None,
         column: str = "label",
         width: int = 16,
+        clip: str | None = None,
+        prompt: str = PROMPT,
     ) -> None:
         super().__init__()
         self.classes = tuple(int(label) for label in classes)
@@ -101,7 +105,11 @@ class Judge(nn.Module):
         if len(self.names) != len(self.classes):
             raise UserError(f"{len(self.classes)} classes need as many names, got {len(self.names)}")
         self.column = column
-        self.network = JudgeCNN(shape[0], shape[1], len(self.classes) + 1, width)
+        self.network = (
+            JudgeCNN(shape[0], shape[1], len(self.classes) + 1, width)
+            if clip is None
+            else ClipNetwork(clip, self.names, prompt)
+        )
         self.record: dict[str, Any] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -225,20 +233,23 @@ class Judge(nn.Module):
             if not (path / name).is_file():
                 raise UserError(f"{path / name} is missing; a judge's folder has {CONFIG} and {WEIGHTS}")
         config, given = read_config(path / CONFIG), stored(path / WEIGHTS)
-        with torch.device("meta"):
+        network = {key: value for key, value in config["network"].items() if key in ("width", "clip", "prompt")}
+        with torch.device("cpu" if "clip" in network else "meta"):
             judge = cls(
-                config["classes"],
-                tuple(config["shape"]),
-                names=config["names"],
-                column=config["column"],
-                width=config["network"]["width"],
+                config["classes"], tuple(config["shape"]), names=config["names"], column=config["column"], **network
             )
         if hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest() != config["weights_sha256"]:
             raise UserError(
                 f"{path / WEIGHTS} is truncated or not the file that {CONFIG} belongs to; copy the folder again"
             )
         fit(judge.network, given, path / CONFIG)
-        judge.network.to_empty(device="cpu")
-        fill(judge.network, given)
+        if isinstance(judge.network, ClipNetwork):
+            made = judge.network.text.clone()
+            fill(judge.network, given)
+            if not torch.allclose(made, judge.network.text, atol=2e-3):  # as far as half precision is
+                raise UserError(f"{network['clip']} is not the CLIP that {path} was measured with; bring that one back")
+        else:
+            judge.network.to_empty(device="cpu")
+            fill(judge.network, given)
         judge.record = config["record"]
         return judge.eval()

@@ -32,8 +32,11 @@ def _problem(config: Mapping[str, Any]) -> str:
         return "names are words, one for each class"
     if not _whole_numbers(shape) or len(shape) != 3 or shape[0] not in (1, 3) or max(shape) > LARGEST_SIDE:
         return f"shape is channels, height and width up to {LARGEST_SIDE}"
-    width, column = config["network"]["width"], config["column"]
-    if type(width) is not int or not 1 <= width <= MOST_WIDE:
+    network, column = config["network"], config["column"]
+    if "clip" in network:
+        if not isinstance(network["clip"], str) or not isinstance(network["prompt"], str):
+            return "the network's clip and prompt are words"
+    elif type(network["width"]) is not int or not 1 <= network["width"] <= MOST_WIDE:
         return f"the network's width is a whole number up to {MOST_WIDE}"
     if not isinstance(column, str) or not isinstance(config["weights_sha256"], str):
         return "column and weights_sha256 are words"

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..errors import UserError, in_range
 from ..progress import bar
-from .judge import JUNK, Judge
+from .judge import JUNK, PROMPT, Judge
 from .judge_config import MOST_WIDE
 from .junk import KINDS, JunkMaker
 
@@ -83,14 +83,7 @@ def train_judge(
     """
     settings = settings or JudgeSettings()
     truth, test_truth = _column(train, column), _column(test, column)
-    classes = truth.unique().tolist()
-    if train.shape != test.shape or not set(test_truth.unique().tolist()) <= set(classes):
-        raise UserError(
-            f"train and test must have one shape and the same classes of {column!r}; train has {train.shape} "
-            f"{classes}, test {test.shape} {test_truth.unique().tolist()}"
-        )
-    if names is None and column == "label" and train.label_names.keys() >= set(classes):
-        names = [train.label_names[label] for label in classes]
+    classes, names = _classes(train, test, column, names)
     draw = torch.Generator(device=device).manual_seed(settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -134,6 +127,48 @@ def train_judge(
         "versions": _versions(),
     }
     return judge
+
+
+def zero_shot(
+    train: Images,
+    test: Images,
+    *,
+    clip: str,
+    prompt: str = PROMPT,
+    column: str = "label",
+    names: Sequence[str] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Judge:
+    """A judge by CLIP, trained on nothing, measured as `train_judge` measures one: on ``test``, and on junk made of it.
+
+    ``train`` says which classes there are. Raises UserError as `train_judge` and `clip.Clip` do.
+    """
+    classes, names = _classes(train, test, column, names)
+    judge = Judge(classes, train.shape, names=names, column=column, clip=clip, prompt=prompt).to(device)
+    draw = torch.Generator(device=device).manual_seed(seed)
+    judge.eval().record = {
+        **_measure(judge, test.rows(), _column(test, column), _junk_maker(test, column, draw), draw),
+        "settings": {"clip": clip, "prompt": prompt, "seed": seed},
+        "data": {part: data.to_dict() for part, data in (("train", train), ("test", test))},
+        "versions": _versions(),
+    }
+    return judge
+
+
+def _classes(
+    train: Images, test: Images, column: str, names: Sequence[str] | None
+) -> tuple[list[int], Sequence[str] | None]:
+    """The classes of a column, and their names where there are any. UserError where the two sets do not agree."""
+    classes, others = (_column(each, column).unique().tolist() for each in (train, test))
+    if train.shape != test.shape or not set(others) <= set(classes):
+        raise UserError(
+            f"train and test must have one shape and the same classes of {column!r}; train has {train.shape} "
+            f"{classes}, test {test.shape} {others}"
+        )
+    if names is None and column == "label" and train.label_names.keys() >= set(classes):
+        names = [train.label_names[label] for label in classes]
+    return classes, names
 
 
 def _junk_maker(data: Images, column: str, generator: torch.Generator) -> JunkMaker:
