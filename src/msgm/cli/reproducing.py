@@ -10,8 +10,8 @@ from ..data import Source
 from ..errors import UserError
 
 Experiment = Literal[
-    "toy", "table2-mnist", "table7", "figure3", "figure4", "figure7", "table3-mnist", "table4-mnist", "mnist",
-    "table2-cifar10", "table5", "table6", "table3-cifar10", "table4-cifar10", "cifar10", "table2-celeba",
+    "toy", "t-shirt", "table2-mnist", "table7", "figure3", "figure4", "figure7", "table3-mnist", "table4-mnist",
+    "mnist", "table2-cifar10", "table5", "table6", "table3-cifar10", "table4-cifar10", "cifar10", "table2-celeba",
     "table3-celeba", "celeba", "table2-stl10", "table2-airplane", "all",
 ]  # fmt: skip
 
@@ -23,6 +23,7 @@ def reproduce(
     command: str,
     budget: Literal["small", "gpu", "paper"] = "small",
     data: str | None = None,
+    image: Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     minutes: float | None = None,
     seeds: int | None = None,
@@ -34,25 +35,34 @@ def reproduce(
 ) -> None:
     """Make an experiment of the paper again: its table, its figures, a report.
 
-    toy: Table 1, Figures 1 and 2, with the exact answer beside every number. The others train networks on images: the
-    rows of Table 2 that a data set fills (table2-airplane puts CIFAR-10's airplanes in the place of STL-10's), Tables
-    3 to 7, Figures 3 to 7; mnist, cifar10 and celeba are all that is about one data set, and share their runs, as
-    single ones do that share the folder. all: everything but the toy, each data set in a folder of its own.
+    toy: Table 1, Figures 1 and 2, with the exact answer beside every number. t-shirt: the protocol for single images
+    (SISS, ReTrack): the digits model of the package learns one image by heart, and forgets it. The others train
+    networks on images: the rows of Table 2 that a data set fills (table2-airplane puts CIFAR-10's airplanes in the
+    place of STL-10's), Tables 3 to 7, Figures 3 to 7; mnist, cifar10 and celeba are all that is about one data set,
+    and share their runs, as single ones do that share the folder. all: everything but toy and t-shirt, each data set in
+    a folder of its own.
 
     Args:
         experiment: which one.
         out: folder for all of it; tables that are begun there are gone on with.
         budget: small is made for a laptop; gpu for a GPU (tables only); paper is as the paper.
+        image: the one image of t-shirt, 28 x 28 pixels.
         data: folder of the images (tables only); for all, the one that holds mnist, cifar10, celeba and stl10.
         device: where the tables' networks are computed.
         minutes: of the tables, begin no further piece after so many, and save a training's state.
-        seeds: runs of each objective of the toy (5 in the small budget), of each fine-tuning in the tables.
+        seeds: runs of each objective of the toy (5 in the small budget), of each recipe of t-shirt (1), of each
+            fine-tuning in the tables.
         seed: of everything random in the toy.
         threads: for the toy, processes of one thread each, by default one for each core; for the tables, CPU threads.
         workers: of the tables, processes of one thread each; by default one for each core, and one on a GPU.
-        resume: go on with a toy that was stopped.
-        overwrite: replace what is in the output folder of the toy.
+        resume: go on with a toy or t-shirt that was stopped.
+        overwrite: replace what is in the output folder of toy or t-shirt.
     """
+    if (image is None) == (experiment == "t-shirt"):
+        raise UserError("--image is the picture that t-shirt is about, 28 x 28 pixels, and of nothing else")
+    if experiment == "t-shirt":
+        _single(out, command, image, budget, seeds, workers, resume, overwrite)
+        return
     if experiment != "toy":
         _tables(experiment, out, command, budget, data, device, minutes, seeds, threads, workers)
         return
@@ -77,6 +87,36 @@ def reproduce(
     results = toy(out, budget=chosen, seed=seed, workers=workers, command=command, resume=resume, overwrite=overwrite)
     for claim in results["claims"]:
         print(f"{'yes' if claim['holds'] else 'NO ':>3}  {claim['claim']}: {claim['evidence']}")
+    print(f"look at {out / 'report.html'}")
+
+
+def _single(
+    out: Path,
+    command: str,
+    image: Path | None,
+    budget: str,
+    seeds: int | None,
+    workers: int | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    from ..experiments.core.pool import cores
+    from ..experiments.memorised.main import Budget
+    from ..experiments.memorised.main import reproduce as make
+    from .options import hardware, show
+
+    assert image is not None
+    if budget != "small":
+        raise UserError("t-shirt has one budget, small")
+    if seeds is not None and not 1 <= seeds <= 1000:
+        raise UserError(f"--seeds must be 1 or more, and at most 1000; got {seeds}")
+    hardware(1)
+    show(
+        make(
+            out, image, budget=Budget(seeds=seeds or 1), workers=workers or cores(), command=command, resume=resume,
+            overwrite=overwrite,
+        )
+    )  # fmt: skip
     print(f"look at {out / 'report.html'}")
 
 

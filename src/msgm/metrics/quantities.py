@@ -84,6 +84,18 @@ BACK = {
     )
     for level in LEVELS
 }  # fmt: skip
+DRAWN = Quantity(
+    name="drawn", unit="%", better="lower",
+    about="drawn: share of samples that are the one image, as far as their pixels tell",
+)  # fmt: skip
+AGAIN = {
+    level: Quantity(
+        name=f"again r={level:g}", unit="%", better="lower",
+        about="again: how often the one image, noised to r = sigma / alpha and denoised, is there again"
+        * (level == LEVELS[0]),
+    )
+    for level in LEVELS
+}  # fmt: skip
 STEPS = Quantity(name="steps", unit="steps", better="lower", about="steps: those that the run took")
 IMAGES = Quantity(name="images", unit="images", detail=True, about="images: those that the run saw")
 SECONDS = Quantity(name="seconds", unit="s", about="seconds: that the run took")
@@ -93,7 +105,7 @@ ABOUT = {
     quantity.name: quantity.about
     for quantity in (
         UR, NEAR, CLOSEST, JUNK, RETAINED, BENT, FRECHET, *LIKENESS.values(), *NLL.values(), *BACK.values(),
-        *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED, STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
+        *DOUBLING.values(), BENT_FROM_PARENT, CORRECTED, DRAWN, *AGAIN.values(), STEPS, IMAGES, SECONDS, AUDIT_SECONDS,
     )
 }  # fmt: skip
 """For legends, by name."""
