@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.core.jobs import Task
 from ..experiments.core.selection import Selection, SelectSettings
+from ..experiments.core.stand_in import stand_in
 from ..experiments.sweep.main import REPEATED, repeat
 from ..folders import opened as folder_for
 from ..folders import ready
@@ -163,6 +164,7 @@ def unlearn(
     reading: Reading = Reading(),
     confidence: str | None = None,
     judge: str | None = None,
+    retain_samples: int | None = None,
     select: bool = False,
     seeds: int = 1,
     n: int | None = None,
@@ -190,7 +192,8 @@ def unlearn(
         method: one of those that msgm methods lists.
         data: the images; by default those of the model's record.
         confidence: judge that weighs images: a folder, or demo.
-        judge: judge of --select and --seeds: a folder, or demo.
+        judge: judge of --select, --seeds, --retain-samples: a folder, or demo.
+        retain_samples: samples that stand in where no image is to be retained.
         select: watch the run and keep its best checkpoint.
         seeds: runs from seed on; several are audited, averaged.
         n: samples judged a seed; by default as in evaluate.
@@ -207,14 +210,22 @@ def unlearn(
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
     recipe = build_method(method)
     check_weigher(confidence, recipe)
-    if judge is not None and not select and seeds == 1:
-        raise UserError("--judge is used by --select and --seeds; leave it out")
+    if judge is not None and not select and seeds == 1 and retain_samples is None:
+        raise UserError("--judge is used by --select, --seeds and --retain-samples; leave it out")
+    if retain_samples is not None and (seeds > 1 or select):
+        raise UserError("--retain-samples goes with neither --seeds nor --select, which measure images to retain")
     request.check(needed=True)
     parent = read_model(model, reading)
     source = data.of(parent)
     images = images_of(parent, source, "train")
     asked = request.needed(source)
-    split, ignored = forgetting(asked.split(images), parent.record, earlier)
+    if retain_samples is None:
+        parted = asked.split(images)
+    else:
+        eye = judge_of(asked, judge)
+        parted = stand_in(parent, images, asked, n=retain_samples, judge=eye, seed=settings.seed)
+        say([f"{len(parted.retain)} of {retain_samples} samples of the model stand in for images to retain"])
+    split, ignored = forgetting(parted, parent.record, earlier)
     _, few = fitting(recipe, settings, split)
     say([said(few["few"])] if few else [])
     old = [each.words for each in parts(split.request) if each not in parts(asked)]

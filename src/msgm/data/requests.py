@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Any
 
@@ -41,7 +42,10 @@ class Request(ABC):
             raise UserError(f"{self} selects none of the {len(data)} images of {data.name}{self.why_none(data)}")
         if mask.all():
             everything = f"{self} selects all {len(data)} images of {data.name}"
-            raise UserError(f"{everything}: none would be left to retain; narrow it")
+            raise UserError(
+                f"{everything}: none would be left to retain; narrow it, or let the model's own samples stand in",
+                option="retain_samples",
+            )
         return Split(whole=data, retain=data.select(~mask), forget=data.select(mask), request=self)
 
     def why_none(self, data: Images) -> str:
@@ -136,12 +140,16 @@ def parts(request: Request) -> tuple[Request, ...]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Images in two, ``retain`` and ``forget``, and why. Both are selections from ``whole``: no pixels are copied."""
+    """Images in two, ``retain`` and ``forget``, and why. Both are selections from ``whole``: no pixels are copied.
+
+    ``samples`` says how the images to retain were drawn, where they are a model's own.
+    """
 
     whole: Images
     retain: Images
     forget: Images
     request: Request
+    samples: Mapping[str, Any] = field(default_factory=dict)
 
     def also(self, request: Request) -> Split:
         """The split with what another request means of the whole moved from ``retain`` to ``forget``.
@@ -204,4 +212,5 @@ class Split:
         """The record of the split: the request, how many images are on each side, and on both."""
         both = {"duplicates": self.duplicates, "near_duplicates": self.near_duplicates}
         sizes = {"retain": len(self.retain), "forget": len(self.forget)}
-        return {**self.request.to_dict(), **sizes, **{key: count for key, count in both.items() if count}}
+        drawn = {"samples": dict(self.samples)} if self.samples else {}
+        return {**self.request.to_dict(), **sizes, **{key: count for key, count in both.items() if count}, **drawn}

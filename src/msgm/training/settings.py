@@ -27,10 +27,10 @@ class TrainSettings:
 
     Args:
         steps: optimiser steps.
-        batch: retain images a step; on a step with a forget loss as many forget images come on top.
+        batch: images a step; a forget loss takes as many more.
         lr: AdamW's learning rate at its highest.
         warmup: steps over which it rises linearly.
-        cooldown: share of the steps, at the end, over which it falls to 5 %; 0 for none.
+        cooldown: last share of the steps, in which it falls to 5 %.
         weight_decay: AdamW's.
         clip: largest gradient norm.
         ema: decay of the shipped average; it warms up.
@@ -39,7 +39,7 @@ class TrainSettings:
         draw: stratified or independent times.
         flip: mirror images at random.
         save_every: steps between saved states.
-        guard: stop where the retain loss is this many times its lowest.
+        guard: stop at so many times the lowest retain loss.
         seed: of everything random.
     """
 
