@@ -434,7 +434,7 @@ def test_rules_that_make_no_sense(
         (["--method", "unseen", "--method.combine", "pcgrad"], "no forget term"),
         (["--method", "reweight"], "--confidence FOLDER"),
         (["--confidence", "demo"], "method deflect does not use --confidence; leave it out"),
-        (["--judge", "demo"], "--judge is used by --select and --seeds; leave it out"),
+        (["--judge", "demo"], "--judge is used by --select, --seeds and --retain-samples; leave it out"),
         (["--method", "unseen", "--method.alpha", "0.5"], "no option --method.alpha"),
         (["--method", "redirect", "--method.form", "inner"], "no option --method.form"),
         (
