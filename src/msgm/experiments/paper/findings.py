@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from .claims import NEAR, bounds, told
 from .report import (
     NAMES,
@@ -43,18 +46,26 @@ def _findings(results: Results, part: Part) -> list[str]:
     found += [line for name in names if (line := _unlikely(results, part, name))]
     rates = {name: bounds(ratio(results, part, name)) for name in names}
     best = min(names, key=lambda name: rates[name].value)  # type: ignore[union-attr]
-    by = ", ".join(f"{measured.text()} by {d}" for d in draws(results) if (measured := ratio(results, part, best, d)))
+    by = ", ".join(f"{measured.text()} % by {d}" for d in draws(results) if (measured := ratio(results, part, best, d)))
     at_floor = rates[best].high < floor(results).low  # type: ignore[union-attr,operator]
     under = ", less than the judge calls so of real images to retain" if at_floor else ""
-    unseen = f", Unseen's {100 * bent(results, part, 'unseen'):.1f}" if "unseen" in names else ""
     found.append(
-        f"**{name_of(best)} forgets most**: UR {by} %{under}. It bends the shares of the kept classes: TV "
-        f"{100 * bent(results, part, best):.1f} %, Standard's {100 * bent(results, part, 'standard'):.1f}{unseen}"
-        f"{_rare(results, part, best)}. Fréchet "
+        f"**{name_of(best)} forgets most**: UR {by}{under}.{_bends(results, part, best, names)} Fréchet "
         f"{frechet(results, part, best):.1f}, Standard's {frechet(results, part, 'standard'):.1f} ({first})."
         f" Of its samples {_junk(results, part, best)} % are junk, of Standard's {_junk(results, part, 'standard')}."
     )
     return found
+
+
+def _bends(results: Results, part: Part, name: str, names: Sequence[str]) -> str:
+    """What a method does to the shares of the kept classes, where there are several."""
+    if math.isnan(bent(results, part, name)):
+        return ""
+    unseen = f", Unseen's {100 * bent(results, part, 'unseen'):.1f}" if "unseen" in names else ""
+    return (
+        f" It bends the shares of the kept classes: TV {100 * bent(results, part, name):.1f} %, Standard's "
+        f"{100 * bent(results, part, 'standard'):.1f}{unseen}{_rare(results, part, name)}."
+    )
 
 
 def _beside(results: Results, part: Part, name: str) -> str:

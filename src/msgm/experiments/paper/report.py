@@ -109,12 +109,15 @@ def frechet(results: Results, part: Part, method: str, draw: str | None = None) 
 
 
 def variation(results: Results, counts: Mapping[str, int]) -> float:
-    """Total variation distance of the kept classes' shares from those of real retained images, by the same judge."""
+    """Total variation distance of the kept classes' shares from those of real retained images, by the same judge.
+
+    NaN where no sample is kept, and where there is one class to keep, whose share is all.
+    """
     forget = forgotten(results)
     real = results["judge"]["real"]["retained training images"]["counts"]
     kept = [name for name in counts if name not in forget and name != "junk"]
     ours, theirs = (sum(c[name] for name in kept) for c in (counts, real))
-    if not ours:
+    if not ours or len(kept) == 1:
         return math.nan
     return 0.5 * float(sum(abs(counts[name] / ours - real[name] / theirs) for name in kept))
 
