@@ -24,6 +24,7 @@ class Ended:
     ``seconds`` are of this thread's processor, ``wall`` of the clock; ``memory`` is in bytes, above the parent's own.
     """
 
+    pid: int
     status: int
     out: str
     err: str
@@ -56,9 +57,18 @@ def preload() -> None:
     assert diffusers.UNet2DModel
 
 
-def run(action: Callable[[], object], place: Path, *, limit: float = 60.0, memory: int = 4 * GiB) -> Ended:
-    """Do it in a child with so much more memory than now, killed after ``limit`` seconds; files of its output go to
-    ``place``."""
+def run(
+    action: Callable[[], object],
+    place: Path,
+    *,
+    limit: float = 60.0,
+    memory: int = 4 * GiB,
+    strike: tuple[float, int] | None = None,
+) -> Ended:
+    """Do it in a child with so much more memory than now, killed after ``limit`` seconds.
+
+    Files of its output go to ``place``. ``strike``: seconds, and a signal that it gets after them.
+    """
     outs = [place / name for name in ("out.txt", "err.txt")]
     began = time.monotonic()
     child = os.fork()
@@ -69,6 +79,9 @@ def run(action: Callable[[], object], place: Path, *, limit: float = 60.0, memor
         pid, code, used = os.wait4(child, os.WNOHANG)
         if pid:
             status = os.waitstatus_to_exitcode(code)
+        elif strike is not None and time.monotonic() - began > strike[0]:
+            os.kill(child, strike[1])
+            strike = None
         elif time.monotonic() - began > limit:
             os.kill(child, signal.SIGKILL)
             _, code, used = os.wait4(child, 0)
@@ -79,7 +92,7 @@ def run(action: Callable[[], object], place: Path, *, limit: float = 60.0, memor
     own = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     said = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in outs]
     return Ended(
-        status=status, out=said[0], err=said[1], seconds=used.ru_utime + used.ru_stime,
+        pid=child, status=status, out=said[0], err=said[1], seconds=used.ru_utime + used.ru_stime,
         wall=time.monotonic() - began, memory=max(0, 1024 * used.ru_maxrss - own),
     )  # fmt: skip
 

@@ -21,127 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
-import msgm
 from apart import command, preload, run
 from common import Report, arguments, main
-from msgm.data import Source
-from msgm.metrics.judge_training import JudgeSettings, train_judge
-from msgm.model.networks import UNetPreset
-from msgm.process.sde import VESDE
+from faults_commands import Command, commands, prepare
 
-RULE = "label == 1"
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.truncate"}
+LIMIT, GRACE = 600.0, 20.0
+"""Seconds that a command may take, and its workers to end after it."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TIMES = {"seconds", "audit seconds", "piece_seconds", "date", "command", "seal"}
 """What differs between two runs that are the same: the clock, and whether the words had --resume."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command line, run inside a folder of its own; ``resume`` are the words that go on with it."""
-
-    words: Sequence[str]
-    resume: Sequence[str] = ()
-    out: str = "out"
-
-
-def commands(base: Path) -> dict[str, Command]:
-    """Every command that writes, on models and data as small as can be."""
-    data, model, judge = ["--data", str(base / "data")], str(base / "model"), str(base / "judge")
-    cpu, rule, out = ["--device", "cpu"], ["--forget", RULE], ["--out", "out"]
-    look = ["-n", "4", "--sampler.steps", "2", "--nll-images", "0"]
-    tune = ["--steps", "4", "--batch", "2", "--save-every", "1"]
-    again = ["--resume"]
-    return {
-        "train": Command(words=["train", "--network", "small-16", *tune, *data, *cpu, *out], resume=again),
-        "unlearn": Command(
-            words=["unlearn", model, *rule, "--method", "unseen", *tune, *data, *cpu, *out], resume=again
-        ),
-        "train-judge": Command(
-            words=["train-judge", "--epochs", "1", "--batch", "4", "--width", "2", *data, *cpu, *out]
-        ),
-        "sample": Command(
-            words=["sample", model, "-n", "5", "--batch", "2", "--sampler.steps", "2", *cpu, *out], resume=again
-        ),
-        "nll": Command(words=["nll", model, "-n", "2", "--steps", "1", *data, *cpu, "--out", "out/x.json"]),
-        "inpaint": Command(
-            words=["inpaint", model, "--mask", "band", "-n", "2", "--sampler.steps", "2", *data, *cpu, *out]
-        ),
-        "reconstruct": Command(words=["reconstruct", model, "-n", "2", "--steps", "2", *data, *cpu, *out]),
-        "evaluate": Command(words=["evaluate", model, *rule, "--judge", judge, *look, *data, *cpu, *out]),
-        "convert": Command(words=["convert", model, *out]),
-        "sweep": Command(
-            words=[
-                "sweep",
-                model,
-                *rule,
-                "--judge",
-                judge,
-                "--method",
-                "unseen",
-                "--method",
-                "redirect",
-                "--seeds",
-                "1",
-                "--workers",
-                "1",
-                *tune,
-                *look,
-                *data,
-                *cpu,
-                *out,
-            ],
-            resume=again,
-        ),
-        "unlearn --seeds": Command(
-            words=[
-                "unlearn",
-                model,
-                *rule,
-                "--judge",
-                judge,
-                "--method",
-                "unseen",
-                "--seeds",
-                "2",
-                "--workers",
-                "1",
-                "-n",
-                "4",
-                "--nll-images",
-                "0",
-                *tune,
-                *data,
-                *cpu,
-                *out,
-            ],
-            resume=again,
-        ),
-    }
-
-
-def prepare(base: Path) -> None:
-    """A model, a judge and pictures of two kinds: bright on the left, bright on the right."""
-    generator = torch.Generator().manual_seed(0)
-    for split in ("train", "test"):
-        for label in range(2):
-            folder = base / "data" / split / f"{label}"
-            folder.mkdir(parents=True)
-            for k in range(10):
-                pixels = torch.randint(0, 60, (16, 16), generator=generator, dtype=torch.uint8)
-                pixels[:, 8 * label : 8 * label + 8] += 150
-                Image.fromarray(pixels.numpy()).save(folder / f"{k}.png")
-    torch.manual_seed(0)
-    network = UNetPreset(size=16, patch=4, channels=(8,), attention=(), head_dim=4, groups=4).build(1)
-    model = msgm.ScoreModel(network, VESDE(), shape=(1, 16, 16), patch=4)
-    model.record = {"data": {"name": str(base / "data")}}
-    msgm.save(model, base / "model")
-    source = Source(str(base / "data"))
-    settings = JudgeSettings(epochs=40, batch=10, width=4)
-    train_judge(source.open("train"), source.open("test"), settings, progress=False).save(base / "judge")
 
 
 def struck(words: Sequence[str], at: int | None, number: int, counted: Path | None = None) -> Callable[[], object]:
@@ -207,7 +96,7 @@ class Room:
     def whole(self) -> tuple[dict[str, Any], int, float]:
         """An undisturbed run: its result, its writes, its seconds."""
         place, count = self.fresh(), self.root / "count"
-        ended = run(self.inside(place, struck(self.command.words, None, 0, count)), self.root)
+        ended = run(self.inside(place, struck(self.command.words, None, 0, count)), self.root, limit=LIMIT)
         assert ended.status == 0, f"{self.name}: {ended.err}"
         return contents(place / self.command.out), int(count.read_text()), ended.wall
 
@@ -234,10 +123,14 @@ class Room:
         """One signal and a next start: what became of it in a word, and what is wrong with that."""
         place, faults = self.fresh(), []
         if at is None:
-            action = _timed(command(self.command.words), after, number)
+            action, strike = command(self.command.words), (after, number)
         else:
-            action = struck(self.command.words, at, number)
-        first = run(self.inside(place, action), self.root)
+            action, strike = struck(self.command.words, at, number), None
+        first = run(self.inside(place, action), self.root, limit=LIMIT, strike=strike)
+        if orphans := left_of(first.pid):
+            faults.append(f"{len(orphans)} processes went on")
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
         if "Traceback" in first.err:
             faults.append("a traceback at the signal: " + first.err.strip().splitlines()[-1][:120])
         if first.status not in (0, -number, 128 + number):
@@ -246,10 +139,12 @@ class Room:
             became = "came too late"
         else:
             became = "went on"
-            again = run(self.inside(place, command([*self.command.words, *self.command.resume])), self.root)
+            again = run(
+                self.inside(place, command([*self.command.words, *self.command.resume])), self.root, limit=LIMIT
+            )
             if again.status == 2 and contents(place / self.command.out) != expected:
                 became = "said why"
-                again = run(self.inside(place, command([*self.command.words, "--overwrite"])), self.root)
+                again = run(self.inside(place, command([*self.command.words, "--overwrite"])), self.root, limit=LIMIT)
             if again.status not in (0, 2):
                 faults.append(f"the next start ends with {again.status}: {again.err.strip()[-160:]}")
         found = contents(place / self.command.out)
@@ -262,19 +157,22 @@ class Room:
         return became, faults
 
 
-def _timed(action: Callable[[], object], after: float, number: int) -> Callable[[], object]:
-    """With a signal after some seconds."""
+def left_of(leader: int) -> list[int]:
+    """The processes of a session whose leader has ended, once they have had the time to notice."""
+    until = time.monotonic() + GRACE
+    while (found := _session(leader)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
 
-    def go() -> None:
-        child = os.fork()
-        if child == 0:
-            time.sleep(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(os.getppid(), number)
-            os._exit(0)
-        action()
 
-    return go
+def _session(leader: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(path.parent.name))
+    return found
 
 
 def measure(given: Sequence[str] | None = None) -> Path:

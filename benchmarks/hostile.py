@@ -72,7 +72,7 @@ def _started(words: Sequence[str], folder: Path) -> Ended:
     # To import torch takes longer than the limit; what counts is taken with imports made.
     spent = max(0.0, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime - 30)
     wall = time.monotonic() - began
-    return Ended(status=done.returncode, out=done.stdout, err=done.stderr, seconds=spent, wall=wall, memory=0)
+    return Ended(pid=0, status=done.returncode, out=done.stdout, err=done.stderr, seconds=spent, wall=wall, memory=0)
 
 
 def cases(base: Path, *, each: int, random: int, seed: int, bombs: bool = True) -> Iterator[Case]:

@@ -53,8 +53,10 @@ HEAVY = {
     "jinja2",
     "matplotlib",
     "pyarrow",
+    "ray",
     "rich",
     "scipy",
+    "submitit",
     "transformers",
 }
 BANNED = {"torchvision"}

@@ -13,6 +13,7 @@ from ..attacks.target import BUDGETS
 from ..errors import UserError
 from ..experiments.audit.main import MADE, MODEL, PARENT
 from ..experiments.audit.main import audit as attack
+from ..experiments.core.engines import Engine, available
 from ..experiments.core.pool import cores
 from ..folders import ready
 from ..formats import Reading
@@ -44,6 +45,7 @@ def audit(
     show_recovered: bool = False,
     seed: int = 0,
     workers: int | None = None,
+    engine: Engine = "local",
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -69,9 +71,11 @@ def audit(
         show_recovered: keep pictures of what the attacks bring back; without it only numbers are written.
         seed: of all that is random.
         workers: processes of one thread each; by default one for each core.
+        engine: where the attacks are done: processes of this machine, or ray or slurm.
         resume: go on with an audit that was interrupted.
         overwrite: replace what is in the output folder.
     """
+    available(engine)
     ready(out, MADE, resume=resume, overwrite=overwrite)
     named = [name for name in (retrained or "").split(",") if name]
     loaded = read_models([against, *named, model], reading)
@@ -96,6 +100,7 @@ def audit(
         name=Path(model).resolve().name,
         attacks=attacks.split(",") if attacks else tuple(ATTACKS),
         workers=workers or cores(),
+        engine=engine,
         resume=resume,
         overwrite=overwrite,
         show_recovered=show_recovered,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..choice import Choice
+from ..experiments.core.engines import Engine, available
 from ..experiments.core.jobs import Task
 from ..experiments.sweep.main import COLUMNS, MADE, SweepEvaluation, SweepSettings, variants
 from ..experiments.sweep.main import sweep as compare
@@ -34,6 +35,7 @@ def sweep(
     judge: str = EMBEDDED,
     confidence: str | None = None,
     workers: int = 2,
+    engine: Engine = "local",
     threads: int | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -64,12 +66,14 @@ def sweep(
         confidence: a judge folder, or demo, for methods that weigh images by a judge's confidence; they are refused
             without one, and flattered by the one that judges their samples.
         workers: processes of one thread that share the runs; 1 for none but this.
+        engine: where the runs are done: processes of this machine, or ray or slurm.
         threads: CPU threads of this process.
         device: auto, cpu or cuda.
         resume: go on with a sweep that was stopped, or to more methods, settings or seeds.
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device)
+    available(engine)
     ready(out, MADE, resume=resume, overwrite=overwrite)
     request.check(needed=True)
     recipes = {variant: build_method(variant) for variant in variants(method, authors=authors)}
@@ -83,8 +87,8 @@ def sweep(
         confidence=confidence, evaluation=evaluation, device=device, command=command,
     )  # fmt: skip
     results = compare(
-        task, recipes, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite,
-        say=partial(print, flush=True),
+        task, recipes, settings=settings, seeds=seeds, out=out, workers=workers, engine=engine, resume=resume,
+        overwrite=overwrite, say=partial(print, flush=True),
     )  # fmt: skip
     show(results, COLUMNS)
     print(f"look at {out / 'report.html'}")

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..data import Source
 from ..errors import UserError
+from ..experiments.core.engines import Engine, available
 
 Experiment = Literal[
     "toy", "t-shirt", "table2-mnist", "table7", "figure3", "figure4", "figure7", "table3-mnist", "table4-mnist",
@@ -30,6 +31,7 @@ def reproduce(
     seed: int = 0,
     threads: int | None = None,
     workers: int | None = None,
+    engine: Engine = "local",
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -55,16 +57,19 @@ def reproduce(
         seed: of everything random in the toy.
         threads: for the toy, processes of one thread each, by default one for each core; for the tables, CPU threads.
         workers: of the tables, processes of one thread each; by default one for each core, and one on a GPU.
+        engine: of the tables, where pieces are done: processes of this machine, or ray or slurm.
         resume: go on with a toy or t-shirt that was stopped.
         overwrite: replace what is in the output folder of toy or t-shirt.
     """
     if (image is None) == (experiment == "t-shirt"):
         raise UserError("--image is the picture that t-shirt is about, 28 x 28 pixels, and of nothing else")
+    if engine != "local" and experiment in ("toy", "t-shirt"):
+        raise UserError(f"{experiment} is done on one machine; leave out --engine")
     if experiment == "t-shirt":
         _single(out, command, image, budget, seeds, workers, resume, overwrite)
         return
     if experiment != "toy":
-        _tables(experiment, out, command, budget, data, device, minutes, seeds, threads, workers)
+        _tables(experiment, out, command, budget, data, device, minutes, seeds, threads, workers, engine)
         return
     if workers is not None:
         raise UserError("the toy takes --threads, its processes; leave out --workers")
@@ -131,6 +136,7 @@ def _tables(
     seeds: int | None,
     threads: int | None,
     workers: int | None,
+    engine: Engine,
 ) -> None:
     from ..experiments.core.pool import cores
     from ..experiments.paper.budgets import BUDGETS
@@ -146,6 +152,7 @@ def _tables(
         raise UserError(f"--workers must be 1 or more; got {workers}")
     if workers is not None and threads is not None and workers > 1:
         raise UserError("each of several --workers has one thread; leave out --threads")
+    available(engine)
     number = workers or 1
     if hardware(threads, device) == "cpu" and threads is None:
         number = workers or cores()
@@ -158,7 +165,8 @@ def _tables(
         chosen = chosen if seeds is None else replace(chosen, seeds=seeds)
         done &= make(
             names, out=folder, data=Source(images, size=chosen.image_size), budget=chosen, device=device,
-            workers=number, minutes=minutes, command=command, say=lambda line: print(line, flush=True),
+            workers=number, engine=engine, minutes=minutes, command=command,
+            say=lambda line: print(line, flush=True),
         )  # fmt: skip
     print(f"{'all is done' if done else 'not all is done; the same command goes on'}: {out}")
 

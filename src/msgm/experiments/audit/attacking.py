@@ -19,6 +19,7 @@ from ...model.score import ScoreModel
 from ...progress import Tick, bar
 from ...report.pictures import grid, png
 from ...storage import write_bytes
+from ..core.engines import Engine
 from ..core.pieces import Piece, prepare
 from ..core.pool import run_all
 
@@ -35,6 +36,7 @@ def attack_all(
     *,
     show: str | None = None,
     workers: int = 1,
+    engine: Engine = "local",
     resume: bool = False,
     progress: bool = True,
 ) -> dict[str, dict[str, dict[str, Any]]]:
@@ -59,7 +61,7 @@ def attack_all(
     }
     left = prepare(list(pieces.values()), resume=resume)
     with bar("Attacks", len(pieces), done=len(pieces) - len(left), show=progress) as tick:
-        run_all(left, workers=workers, tick=tick)
+        run_all(left, workers=workers, engine=engine, tick=tick)
     return {attack: {name: pieces[attack, name].result for name in subjects} for attack in attacks}
 
 

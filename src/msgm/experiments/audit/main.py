@@ -31,6 +31,7 @@ from ...storage import write_json
 from ...training.loop import unlearn
 from ...training.runs import RunSpec
 from ...training.settings import UnlearnSettings
+from ..core.engines import Engine, available
 from ..core.evaluate import check
 from .attacking import attack_all, numbers
 from .card import write_card
@@ -173,6 +174,7 @@ def audit(
     attacks: Sequence[str] = tuple(ATTACKS),
     stand_in: UnlearnSettings | None = None,
     workers: int = 2,
+    engine: Engine = "local",
     resume: bool = False,
     overwrite: bool = False,
     show_recovered: bool = False,
@@ -197,6 +199,7 @@ def audit(
         attacks: those to run; ask is always among them.
         stand_in: settings of the stand-in.
         workers: processes of one thread each.
+        engine: see `run_all`.
         resume: go on with an audit that was stopped.
         overwrite: replace what is in the folder.
         show_recovered: keep pictures of what the attacks bring back from the model. Without it numbers alone leave.
@@ -208,6 +211,7 @@ def audit(
     """
     if unknown := set(attacks) - set(ATTACKS):
         raise UserError(f"no attack {', '.join(sorted(unknown))}; known: {', '.join(ATTACKS)}")
+    available(engine)
     forgotten, _ = check(model, judge, split.request, held.whole)
     check(against, judge, split.request, held.whole)
     worth = worth_for(judge, split.request, held.whole)
@@ -242,7 +246,8 @@ def audit(
             other=other, parent_share=0.0, budget=budget,
         )  # fmt: skip
         how: dict[str, Any] = {
-            "show": MODEL if show_recovered else None, "workers": workers, "resume": resume, "progress": progress,
+            "show": MODEL if show_recovered else None, "workers": workers, "engine": engine, "resume": resume,
+            "progress": progress,
         }  # fmt: skip
         found = attack_all(["ask"], subjects, target, facts, out, **how)
         share = numbers(found["ask"][PARENT])[ask.UR.name].value

@@ -38,6 +38,7 @@ from ...training.earlier import Earlier
 from ...training.loop import Diverged, Watch, unlearn
 from ...training.runs import STATE, RunSpec, read_log
 from ...training.settings import UnlearnSettings
+from .engines import Engine, available
 from .evaluate import EvaluateSettings, check, evaluate, retain_confidence
 from .pieces import Piece, prepare
 from .pool import run_all
@@ -149,6 +150,7 @@ def perform_all(
     *,
     title: str,
     workers: int = 2,
+    engine: Engine = "local",
     resume: bool = False,
     progress: bool = True,
     before: Callable[[Sequence[Job]], object] = lambda left: None,
@@ -157,13 +159,14 @@ def perform_all(
 
     A run that diverges, or that cannot be made, has a result whose status says so. With ``resume`` finished runs are
     read, interrupted ones go on from their last saved state, and refused ones are tried again. ``before`` is told what
-    is left to do, before any of it is done.
+    is left to do, before any of it is done. ``engine``: see `run_all`.
 
     Raises UserError, before any work, where a folder holds another run, and for a judge that cannot tell what is to be
     forgotten.
     """
     if workers < 1:
         raise UserError(f"workers must be 1 or more; got {workers}")
+    available(engine)
     for task in {job.task for job in jobs}:
         if (worth := judge_of(task)) is not None:
             worth.check()
@@ -182,7 +185,7 @@ def perform_all(
         def note(amount: float, note: str = "") -> None:
             tick(amount, note=f"{sum(piece.done for piece in pieces)} of {len(pieces)} runs")
 
-        run_all(left, workers=workers, tick=note)
+        run_all(left, workers=workers, engine=engine, tick=note)
     return [Result.from_dict(piece.result) for piece in pieces]
 
 

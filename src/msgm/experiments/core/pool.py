@@ -1,10 +1,9 @@
-"""Pieces of work on several processes of one thread each, which end with the one that started them."""
+"""Pieces of work on several processes of one thread each, which end with the one that started them, or elsewhere."""
 
 from __future__ import annotations
 
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, parent_process
@@ -14,8 +13,9 @@ from threading import Thread
 
 import torch
 
-from ...errors import Interrupted, UserError
+from ...errors import Interrupted
 from ...progress import Tick
+from .engines import Engine, lost, outcome_of, run_on, settle
 from .pieces import Piece
 
 
@@ -25,17 +25,27 @@ def cores() -> int:
 
 
 def run_all(
-    pieces: Sequence[Piece], *, workers: int, tick: Tick, ended: Callable[[Piece], object] = lambda piece: None
+    pieces: Sequence[Piece],
+    *,
+    workers: int,
+    tick: Tick,
+    ended: Callable[[Piece], object] = lambda piece: None,
+    engine: Engine = "local",
 ) -> None:
     """Do each piece, on ``workers`` processes (in this one if there is one only); what they tell is told here.
 
-    ``ended`` is told of each piece that is done.
+    ``ended`` is told of each piece that is done. Another ``engine`` takes the pieces to other machines, as many at a
+    time as it has room for, with one thread each, or with those of this process where there is one worker.
 
     An error of any ends all. Ctrl-C, or SIGINT to this process alone, ends all, too: training saves its state after the
     step, and what was stored stays. However this process ends, SIGKILL included, its workers end with it.
     """
     try:
-        if workers == 1 or len(pieces) < 2:
+        if engine != "local":
+            if pieces:
+                threads = torch.get_num_threads() if workers == 1 else 1
+                run_on(engine, pieces, threads=threads, tick=tick, ended=ended)
+        elif workers == 1 or len(pieces) < 2:
             for piece in pieces:
                 piece.do(tick)
                 ended(piece)
@@ -58,18 +68,11 @@ def _spread(pieces: Sequence[Piece], lines: Sequence[Connection], tick: Tick, en
             try:
                 said, *more = line.recv()
             except (EOFError, OSError):
-                raise UserError(
-                    "a process ended unexpectedly, for want of memory perhaps; what is finished is kept: resume, on "
-                    "fewer of them if need be",
-                    option="resume",
-                ) from None
+                raise lost() from None
             if said == "tick":
                 tick(*more)
-            elif said == "stopped":
-                raise KeyboardInterrupt
-            elif said == "failed":
-                raise more[0]
             else:
+                settle((said, *more))
                 ended(busy.pop(line))
                 if (following := next(waiting, None)) is not None:
                     busy[line] = following
@@ -118,9 +121,13 @@ def _work(line: Connection) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
+
+    def tick(amount: float, note: str = "") -> None:
+        line.send(("tick", amount, note))
+
     with suppress(EOFError, OSError):
         while True:
-            line.send(_outcome(line.recv(), line))
+            line.send(outcome_of(line.recv(), tick))
 
 
 def _end_with_parent() -> None:
@@ -129,19 +136,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _outcome(piece: Piece, line: Connection) -> tuple[object, ...]:
-    """Do a piece. SIGINT breaks it off, or is answered by a training that is under way."""
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        piece.do(lambda amount, note="": line.send(("tick", amount, note)))
-        return ("done",)
-    except KeyboardInterrupt:
-        return ("stopped",)
-    except Exception as error:
-        if not isinstance(error, UserError):
-            error.add_note(f"in a worker:\n{traceback.format_exc()}")
-        return "failed", error
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -17,6 +17,7 @@ from ...report.page import commit, write_html, write_json
 from ...report.pictures import picture
 from ...storage import place
 from ...training.runtime import Runtime
+from ..core.engines import Engine, available
 from ..core.pieces import Piece, prepare
 from ..core.pool import run_all
 from .audit import SAMPLES
@@ -39,6 +40,7 @@ def reproduce(
     budget: Budget,
     device: str = "auto",
     workers: int = 1,
+    engine: Engine = "local",
     minutes: float | None = None,
     command: str = "",
     say: Callable[[str], object] = print,
@@ -55,6 +57,7 @@ def reproduce(
         raise UserError(f"no table {', '.join(sorted(unknown))}; known: {', '.join(TABLES)}")
     if workers < 1:
         raise UserError(f"workers must be 1 or more; got {workers}")
+    available(engine)
     tables = [TABLES[name] for name in names]
     on_gpu = Runtime.choose(device).device.type == "cuda"
     runtime = Runtime.choose(device, precision=budget.precision, compile=budget.compile and on_gpu)
@@ -67,7 +70,7 @@ def reproduce(
     with lock(work.out):
         left = prepare([piece for stage in all_stages for piece in stage], resume=True)
         try:
-            _go(work, tables, all_stages, left, min(workers, max(1, len(left))), say, progress)
+            _go(work, tables, all_stages, left, min(workers, max(1, len(left))), engine, say, progress)
         except Interrupted:
             if not work.deadline.passed:
                 raise
@@ -86,12 +89,13 @@ def _go(
     all_stages: Sequence[Sequence[Piece]],
     left: Sequence[Piece],
     workers: int,
+    engine: Engine,
     say: Callable[[str], object],
     progress: bool,
 ) -> None:
     """Stage by stage, a line for each piece as it ends."""
     with_costs, forecast = priced(work, tables, left, workers)
-    say(forecast)
+    say(forecast if engine == "local" else f"{len(left)} pieces are left, by {engine}")
     total, number = sum(map(len, all_stages)), sum(map(len, all_stages)) - len(left)
 
     def ended(piece: Piece) -> None:
@@ -102,7 +106,8 @@ def _go(
     with bar("The paper's tables", sum(piece.cost for piece in with_costs), show=progress) as tick:
         for stage in all_stages:
             keys = {piece.key for piece in stage}
-            run_all([piece for piece in with_costs if piece.key in keys], workers=workers, tick=tick, ended=ended)
+            todo = [piece for piece in with_costs if piece.key in keys]
+            run_all(todo, workers=workers, engine=engine, tick=tick, ended=ended)
 
 
 def _page(work: Work, tables: Sequence[Table], results: Results) -> None:

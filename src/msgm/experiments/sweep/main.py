@@ -20,6 +20,7 @@ from ...report.pictures import picture, write_figure
 from ...report.results import Results
 from ...report.tables import Columns, judged_sheets, results_sheet
 from ...training.settings import UnlearnSettings
+from ..core.engines import Engine
 from ..core.estimate import forecast
 from ..core.evaluate import EvaluateSettings, beside
 from ..core.jobs import GRID, Job, Task, inputs, judge_of, perform_all
@@ -101,6 +102,7 @@ def sweep(
     seeds: int,
     out: Path,
     workers: int = 2,
+    engine: Engine = "local",
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -111,6 +113,7 @@ def sweep(
     Every run takes ``settings.steps`` steps and sees ``2 * settings.batch`` images a step on average. Writes
     ``results.json`` (a row for each variant, over its seeds, after that of the parent), ``report.html``,
     ``pareto.png``, ``pareto.svg`` and each run's model and row under ``runs/``. ``say`` is told how long it will take.
+    ``engine`` is that of `run_all`.
     """
     if not 1 <= seeds <= MOST_SEEDS:
         raise UserError(f"seeds must be 1 or more, and at most {MOST_SEEDS}; got {seeds}")
@@ -132,8 +135,8 @@ def sweep(
         # Seed by seed: what is there after half the time compares all variants.
         jobs = [parent, *(job for turn in zip(*groups, strict=True) for job in turn)]
         made = perform_all(
-            jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, resume=resume, progress=progress,
-            before=_told(place, workers, say),
+            jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, engine=engine, resume=resume,
+            progress=progress, before=_told(place, workers, say, engine),
         )  # fmt: skip
         _, split, _, judge = inputs(task)
         made[1:] = beside(made[0], made[1:], judge, forget_classes(split.request, judge))
@@ -204,12 +207,14 @@ def repeat(
     return results
 
 
-def _told(place: Opened, workers: int, say: Callable[[str], object]) -> Callable[[Sequence[Job]], object]:
-    """Says how long it will take, once nothing is refused any more."""
+def _told(
+    place: Opened, workers: int, say: Callable[[str], object], engine: Engine = "local"
+) -> Callable[[Sequence[Job]], object]:
+    """Says how long it will take, once nothing is refused any more; of other machines nobody knows."""
 
     def before(left: Sequence[Job]) -> None:
         place.begin(left)
-        say(forecast(left, workers))
+        say(forecast(left, workers) if engine == "local" else f"{len(left)} runs are left, by {engine}")
 
     return before
 
