@@ -171,7 +171,8 @@ from msgm.experiments.core.pool import run_all
 def work(folder, item, tick):
     (folder / f"begun-{item}").write_text(str(os.getpid()))
     try:
-        time.sleep(1000)
+        for _ in range(20_000):  # Ray interrupts between two of them, as between two steps of a training
+            time.sleep(0.05)
     except KeyboardInterrupt:
         (folder / f"saved-{item}").touch()
         raise

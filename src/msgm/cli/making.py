@@ -23,7 +23,7 @@ from ..forgetting.methods import DEFAULT, METHODS, PARTS
 from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..metrics.judge import MADE as JUDGE
-from ..metrics.judge import PROMPT
+from ..metrics.judge import PROMPT, check_sides, judge_bytes
 from ..metrics.judge_training import JudgeSettings, zero_shot
 from ..metrics.judge_training import train_judge as fit_judge
 from ..model.networks import preset
@@ -87,6 +87,8 @@ def train(
     asked = request.given(data.source)
     if confidence is not None and asked is None:
         raise UserError(f"--confidence is used beside a request; say what is to be forgotten: {WAYS}")
+    if data.size is not None:
+        preset(network, (1, data.size, data.size))
     images = opened(data.source)
     chosen = preset(network, images.shape)
     torch.manual_seed(settings.seed)
@@ -136,10 +138,13 @@ def train_judge(
     """
     device = hardware(threads, device)
     ready(out, JUDGE, overwrite=overwrite)
+    if data.size is not None:
+        check_sides(data.size, data.size)
     images, test = opened(data.source), opened(data.source, "test")
     how = asdict(settings) if clip is None else {"clip": clip, "prompt": prompt, "seed": settings.seed}
     identity = {"data": images.digest, "test": test.digest, "column": column, "settings": how}
-    with folder_for(out, replace(JUDGE, identity=identity), overwrite=overwrite) as place:
+    size = judge_bytes(images.shape[0], images.shape[1], settings.width)
+    with folder_for(out, replace(JUDGE, identity=identity, size=size), overwrite=overwrite) as place:
         if clip is None:
             judge = fit_judge(images, test, settings, column=column, device=device)
         else:

@@ -13,7 +13,7 @@ from ..experiments.core.evaluate import EvaluateSettings
 from ..experiments.evaluation.main import MADE as EVALUATION
 from ..experiments.evaluation.main import compare
 from ..experiments.likelihoods.main import likelihoods
-from ..folders import ready, reserved
+from ..folders import ready, reserved, room
 from ..formats import Reading
 from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
@@ -29,6 +29,9 @@ from ..training.settings import UnlearnSettings
 from .asking import Forget, judge_of, looked_at
 from .options import Data, build_filter, hardware, refuse_unused, show
 from .reading import read_model, read_models
+
+BYTES = 1000
+"""Of what is written of an image's likelihood, at most."""
 
 
 def sample(
@@ -160,6 +163,8 @@ def nll(
     how |= {"rtol": rtol, "atol": atol, "max_nfe": max_nfe}
     images = looked_at(source, data.of(source), asked)
     with nullcontext() if out is None else reserved(out) as file:
+        if out is not None:
+            room(out.parent, BYTES * min(2 * n, len(images)))
         found = likelihoods(source, images, request=asked, n=n, seed=seed, how=how, bound=vlb, bound_steps=vlb_steps)
         _show(found)
         if file is not None:

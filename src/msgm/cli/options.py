@@ -157,6 +157,12 @@ def say(notes: Sequence[str]) -> None:
 
 def images_of(model: ScoreModel, source: Source, split: Literal["train", "test"]) -> Images:
     """One split of the images, which have to be of the model's shape."""
+    if source.size is not None and len(model.shape) == 3 and source.size != model.shape[-1]:
+        raise UserError(
+            f"the model makes images of {model.shape[-1]} pixels a side, and the data are resized to {source.size}; "
+            f"resize them (size {model.shape[-1]})",
+            option="data.size",
+        )
     try:
         found = opened(source, split)
     except UserError as error:

@@ -33,6 +33,16 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MADE = Making(kind="judge", names=(CONFIG, WEIGHTS), anew=True)
 
 
+def check_sides(height: int, width: int) -> None:
+    """Raise UserError for images that no judge takes."""
+    if height != width or not LEAST_SIDE <= height <= LARGEST_SIDE:
+        raise UserError(
+            f"the judge takes square images of {LEAST_SIDE} to {LARGEST_SIDE} pixels a side, got {height}x{width}; "
+            "resize",
+            option="data.size",
+        )
+
+
 class JudgeCNN(nn.Module):
     """A small classifier ``(B, C, H, W) -> (B, classes)``; ``features`` is its last hidden layer, ``(B, 128)``."""
 
@@ -58,6 +68,13 @@ class JudgeCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.out(self.features(x))
         return out
+
+
+def judge_bytes(channels: int, size: int, width: int, classes: int = 1000) -> int:
+    """About how many bytes a judge takes on the disk, with what replaces it while it is written."""
+    with torch.device("meta"):
+        network = JudgeCNN(channels, size, classes, width)
+    return 2 * sum(int(value.nbytes) for value in network.state_dict().values())
 
 
 class Judge(nn.Module):
@@ -94,12 +111,7 @@ class Judge(nn.Module):
             )
         if len(self.classes) > MOST_CLASSES:
             raise UserError(f"a judge has at most {MOST_CLASSES} classes; column {column!r} gives {len(self.classes)}")
-        if shape[1] != shape[2] or not LEAST_SIDE <= shape[1] <= LARGEST_SIDE:
-            raise UserError(
-                f"the judge takes square images of {LEAST_SIDE} to {LARGEST_SIDE} pixels a side, got "
-                f"{shape[1]}x{shape[2]}; resize",
-                option="data.size",
-            )
+        check_sides(*shape[1:])
         self.shape = shape
         self.names = tuple(names) if names else tuple(str(label) for label in self.classes)
         if len(self.names) != len(self.classes):

@@ -95,7 +95,13 @@ PRESETS: dict[str, UNetPreset] = {
 
 def preset(name: str, shape: tuple[int, ...]) -> UNetPreset:
     """The preset of this name, or ``auto``: the CPU-sized one for the images' size. Shape is (C, H, W)."""
-    size = shape[-1]
+    size, sides = shape[-1], sorted({each.size for each in PRESETS.values()})
+    if name == "auto" and size not in sides:
+        raise UserError(
+            f"no network preset is for {shape[-2]}x{size} images, but for {', '.join(map(str, sides))} pixels a side; "
+            "resize the images, or name a preset",
+            option="data.size",
+        )
     if name == "auto":
         name = f"small-{size}"
     if name not in PRESETS:

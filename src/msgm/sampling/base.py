@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import UserError
+from ..model.memory import free, held
 from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from .grids import GRIDS, Grid
@@ -30,32 +31,9 @@ def fitting(model: ScoreModel, memory: float | None = None) -> int:
     One image is put through the network, and all that its layers return is taken to be alive at once, twice
     over. ``memory`` is what may be used, in bytes; by default half of what is free on the model's device.
     """
-    seen = 0
-
-    def count(layer: nn.Module, given: object, returned: object) -> None:
-        nonlocal seen
-        if isinstance(returned, Tensor):
-            seen += returned.numel() * returned.element_size()
-
-    hooks = [part.register_forward_hook(count) for part in model.modules() if not any(part.children())]
-    try:
-        with evaluating(model):
-            model.noise(blank(model, 1).zero_(), torch.ones(()))
-    finally:
-        for hook in hooks:
-            hook.remove()
     if memory is None:
-        memory = _free(blank(model, 1).device) / 2
-    return max(1, min(LARGEST, int(memory / max(1, 2 * seen))))
-
-
-def _free(device: torch.device) -> float:
-    """Bytes of free memory."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return float(psutil.virtual_memory().available)
+        memory = free(blank(model, 1).device) / 2
+    return max(1, min(LARGEST, int(memory / max(1, 2 * held(model)))))
 
 
 MOST_STEPS = 10**5

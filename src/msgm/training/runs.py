@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..folders import Making, Opened, opened
@@ -113,10 +113,8 @@ def open_folder(
     if run.folder is None:
         yield Folder()
         return
-    # Weights, average and two moments, once more while a new state replaces the old; the model; the log.
-    size = 9 * sum(v.nbytes for v in model.state_dict().values()) + LINE * settings.steps
     made, why = (STATE, LOG, *names(model)), {"settings.steps": LONGER}
-    making = replace(MADE, identity=identity, names=made, size=size, why=why)
+    making = replace(MADE, identity=identity, names=made, size=disk(model, settings.steps), why=why)
     with opened(run.folder, making, resume=run.resume, overwrite=run.overwrite) as place:
         if not place.resumed:
             for name in (STATE, LOG):
@@ -195,3 +193,13 @@ class Log:
 def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The loss curve of a run: dictionaries with step, retain, forget (None where it took no part) and norm."""
     return [json.loads(line) for line in (Path(folder) / LOG).read_text(encoding="utf-8").splitlines()]
+
+
+def disk(model: nn.Module, steps: int, runs: int = 1, at_once: int = 1) -> int:
+    """About how many bytes so many runs of a model take, of which some go on at once.
+
+    A run that goes on has weights, average and two moments, once more while a new state replaces the old, and in the
+    end the model; the log stays beside that.
+    """
+    weights = sum(int(value.nbytes) for value in model.state_dict().values())
+    return runs * (weights + LINE * steps) + min(runs, at_once) * 8 * weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,11 +30,11 @@ from ...model.score import ScoreModel
 from ...report.page import commit
 from ...storage import write_json
 from ...training.loop import unlearn
-from ...training.runs import RunSpec
+from ...training.runs import RunSpec, disk
 from ...training.settings import UnlearnSettings
 from ..core.engines import Engine, available
 from ..core.evaluate import check
-from .attacking import attack_all, numbers
+from .attacking import SHOWN, attack_all, numbers
 from .card import write_card
 from .verdict import Decision, Verdict, decide, harmonic, together
 
@@ -223,7 +224,8 @@ def audit(
         "models": {key: weights_sha256(each.network) for key, each in
                    {MODEL: model, PARENT: against, **(retrained or {})}.items()},
     }  # fmt: skip
-    with opened(out, replace(MADE, identity=identity), resume=resume, overwrite=overwrite) as place:
+    size = disk(model, (stand_in or UnlearnSettings()).steps) + 2 * SHOWN * len(attacks) * math.prod(model.shape)
+    with opened(out, replace(MADE, identity=identity, size=size), resume=resume, overwrite=overwrite) as place:
         if not place.resumed:
             place.clear()
             for left in FOLDERS:

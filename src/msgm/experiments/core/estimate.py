@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
+from ...folders import room
 from ...forgetting.methods import Method
 from ...metrics.renoise import evaluations
 from ...model.score import ScoreModel
+from ...training.runs import disk
 from ...training.settings import TrainSettings
 from .evaluate import EvaluateSettings
 from .jobs import Job, inputs
+from .pieces import ROW
 
 BACKWARD = 2 / 3
 """Share of a training step that its backward pass takes; a method with two gradients takes one more."""
@@ -80,6 +85,16 @@ def _seconds(work: Callable[[], None], repeats: int) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return (time.perf_counter() - began) / repeats
+
+
+def room_for(out: Path, jobs: Sequence[Job], workers: int) -> None:
+    """Raise UserError where the disk of a folder has no room for what is left of these jobs."""
+    left = [job for job in jobs if not (job.out / ROW).exists()]
+    if left:
+        model, made = inputs(left[0].task)[0], [job for job in left if job.method is not None and not job.refusal]
+        pixels = math.prod(model.shape) + 200
+        shown = sum(job.shown + (job.task.evaluation.n if job.samples is not None else 0) for job in left)
+        room(out, disk(model, left[0].settings.steps, len(made), workers) + shown * pixels)
 
 
 def forecast(jobs: Sequence[Job], workers: int) -> str:

@@ -16,6 +16,7 @@ from ...report.pictures import picture
 from ...report.results import Results
 from ...training.runs import read_log
 from ...training.settings import UnlearnSettings
+from ..core.estimate import room_for
 from ..core.evaluate import EvaluateSettings, beside
 from ..core.jobs import GRID, Job, Task, inputs, judge_of, perform_all
 
@@ -59,6 +60,7 @@ def demo(
             )
             for name, method in methods.items()
         ]  # fmt: skip
+        room_for(out, jobs, 1)
         rows = perform_all(jobs, title="Demo", workers=1, resume=resume, before=place.begin)
         parent, split, _, judge = inputs(task)
         rows[1:] = beside(rows[0], rows[1:], judge, forget_classes(split.request, judge))

@@ -9,13 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...data import Source
 from ...errors import Interrupted, UserError
-from ...folders import lock
+from ...folders import lock, room
+from ...formats.native import RECORD
+from ...model.networks import preset
 from ...progress import bar
 from ...report.page import commit, write_html, write_json
 from ...report.pictures import picture
 from ...storage import place
+from ...training.runs import disk
 from ...training.runtime import Runtime
 from ..core.engines import Engine, available
 from ..core.pieces import Piece, prepare
@@ -29,7 +34,10 @@ from .pieces import Aim, aims, edit_key, edits, stages
 from .report import Results
 from .sheets import sheets
 from .tables import TABLES, Table
-from .work import JUDGE, SPEED, Deadline, Work
+from .work import JUDGE, MODEL, SPEED, Deadline, Work
+
+GRIDS = 2**21
+"""Bytes of a model's pictures and numbers, about."""
 
 
 def reproduce(
@@ -68,6 +76,7 @@ def reproduce(
     all_stages = stages(work, tables)
     work.out.mkdir(parents=True, exist_ok=True)
     with lock(work.out):
+        room(work.out, _disk(work, tables, workers))
         left = prepare([piece for stage in all_stages for piece in stage], resume=True)
         try:
             _go(work, tables, all_stages, left, min(workers, max(1, len(left))), engine, say, progress)
@@ -81,6 +90,15 @@ def reproduce(
             if found["judge"] and found["rows"]:
                 _page(work, tables, found)
     return all(piece.done for stage in all_stages for piece in stage)
+
+
+def _disk(work: Work, tables: Sequence[Table], workers: int) -> int:
+    """About how many bytes the models take that are not there yet, with their grids of samples."""
+    left = [aim for aim in aims(tables, work.budget) if not (work.out / aim.key / MODEL / RECORD).exists()]
+    steps = max(kind.train.steps for kind in work.budget.kinds.values())
+    with torch.device("meta"):
+        network = preset(work.budget.network, work.train.shape).build(work.train.shape[0])
+    return disk(network, steps, len(left), workers) + GRIDS * len(left)
 
 
 def _go(

@@ -21,7 +21,7 @@ from ...report.results import Results
 from ...report.tables import Columns, judged_sheets, results_sheet
 from ...training.settings import UnlearnSettings
 from ..core.engines import Engine
-from ..core.estimate import forecast
+from ..core.estimate import forecast, room_for
 from ..core.evaluate import EvaluateSettings, beside
 from ..core.jobs import GRID, Job, Task, inputs, judge_of, perform_all
 from ..core.seeds import over_seeds
@@ -134,6 +134,7 @@ def sweep(
         ]
         # Seed by seed: what is there after half the time compares all variants.
         jobs = [parent, *(job for turn in zip(*groups, strict=True) for job in turn)]
+        room_for(out, jobs, workers)
         made = perform_all(
             jobs, title=f"Sweep of {len(jobs) - 1} runs", workers=workers, engine=engine, resume=resume,
             progress=progress, before=_told(place, workers, say, engine),
@@ -193,6 +194,7 @@ def repeat(
             )
             for seed in range(settings.seed, settings.seed + seeds)
         ]  # fmt: skip
+        room_for(out, jobs, workers)
         rows = perform_all(
             jobs, title=f"Unlearning ({method.name}), {seeds} seeds", workers=workers, resume=resume, progress=progress,
             before=_told(place, workers, say),

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ...folders import Making, opened
+from ...folders import Making, opened, room
 from ...progress import Tick, bar
 from ...report.page import commit, write_html, write_json
 from ..core.pieces import Piece, prepare
@@ -23,6 +23,8 @@ from .report import rows_of, sheets
 from .runs import Run, execute, own_seed, plan
 from .setup import TOYS, Budget, Setting
 
+PIECE = 2**20
+"""Bytes of a piece, about: a small network while it is trained, and what is measured of it."""
 MADE = Making(kind="toy", names=("runs", "exact", "figures", "results.json", "report.html"))
 
 
@@ -41,6 +43,7 @@ def reproduce(
         exact = [_piece(out / "exact" / each.key, partial(_optimum, each, budget, seed), each) for each in settings]
         common = {"budget": asdict(budget), "seed": seed}
         pieces = [replace(piece, identity={**common, **piece.identity}) for piece in made + exact]
+        room(out, PIECE * sum(not piece.done for piece in pieces))
         left = prepare(pieces, resume=resume)
         place.begin(left)
         first = {run.key for run in runs if run.setting.objective == "standard"}
