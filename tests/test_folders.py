@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import quiet, tiny_model, tiny_split
+from tiny import quiet, tiny_files, tiny_model, tiny_split
 
 from msgm import cli
 from msgm.cli.main import main
+from msgm.data import Source
 from msgm.errors import UserError
 from msgm.folders import IDENTITY, LOCK, Making, differences, opened, reserved, room
 from msgm.formats import load, save
 from msgm.formats.native import RECORD
+from msgm.model import memory
+from msgm.model.memory import held
 from msgm.storage import place
 from msgm.training.loop import unlearn
-from msgm.training.runs import LOG, STATE
+from msgm.training.runs import LOG, STATE, RunSpec
 from msgm.training.runtime import Runtime
 from msgm.training.settings import UnlearnSettings
 
@@ -144,6 +149,79 @@ def test_room_on_the_disk_is_asked_for_first(tmp_path: Path) -> None:
         pass
     assert not (tmp_path / "a").exists()
     room(tmp_path / "not" / "yet", 1)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("files")
+    tiny_files(root)
+    save(tiny_model(seed=1), root / "other")
+    return root
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "demo",
+        "sweep {model} --forget {rule} --judge {judge} --method unseen {data}",
+        "unlearn {model} --forget {rule} --judge {judge} --seeds 2 --steps 20 --batch 8 {data}",
+        "unlearn {model} --forget {rule} --steps 20 --batch 8 {data}",
+        "evaluate {model} --forget {rule} --judge {judge} {data}",
+        "audit {other} --against {model} --forget {rule} --judge {judge} {data}",
+        "reproduce toy",
+        "reproduce table7 {data}",
+        "nll {model} {data}",
+        "train-judge {data}",
+        "sample {model}",
+        "convert {model}",
+    ],
+)
+def test_every_command_asks_for_room_before_it_writes(
+    words: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    names = {name: str(here / name) for name in ("model", "other", "judge")}
+    data = f"--data {here / 'data'}"
+    given = [w.format(rule="label == 1") for w in words.format(rule="{rule}", data=data, **names).split()]
+    with pytest.raises(SystemExit) as ended:
+        main([*given, "--out", str(tmp_path / "out" / "x")])
+    assert ended.value.code == 2
+    assert re.search(r"needs about \d+ MiB, and 0 are free", capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_fit_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, split = tiny_model(), tiny_split()
+    one = held(model)
+    assert one > 4 * 8 * 8
+    monkeypatch.setattr(memory, "free", lambda device: 8.0 * sum(p.nbytes for p in model.parameters()) + 7.5 * one)
+    settings = UnlearnSettings(steps=1, batch=4, warmup=1)
+    with pytest.raises(UserError, match=r"8 images a step, and .* are free; take a smaller batch"):
+        unlearn(model, split, settings=settings, run=RunSpec(folder=tmp_path / "out", device="cpu"))
+    assert list(tmp_path.iterdir()) == []
+    unlearn(model, split, settings=replace(settings, batch=3), run=RunSpec(device="cpu", progress=False))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("train-judge --data demo --data.size 3", "4 to 1024 pixels a side, got 3x3"),
+        ("train-judge --data demo --data.size 2000", "4 to 1024 pixels a side, got 2000x2000"),
+        ("train --data demo --data.size 1000", "no network preset is for 1000x1000 images, but for 16, 28, 32, 64"),
+        ("unlearn demo --forget label==3 --data.size 1000", "resize them (size 28)"),
+        ("evaluate demo --forget label==3 --data.size 3", "resize them (size 28)"),
+    ],
+)
+def test_sizes_that_nothing_takes_are_named_before_images_are_read(
+    words: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Source, "open", lambda *_: pytest.fail("images were read"))
+    with pytest.raises(SystemExit) as ended:
+        main([*words.split(), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and named in said and "--data.size" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_parents_own_folder_is_spared(tmp_path: Path) -> None:

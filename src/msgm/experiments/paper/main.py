@@ -74,9 +74,9 @@ def reproduce(
         deadline=Deadline(minutes), command=command,
     )  # fmt: skip
     all_stages = stages(work, tables)
+    room(work.out, _disk(work, tables, workers))
     work.out.mkdir(parents=True, exist_ok=True)
     with lock(work.out):
-        room(work.out, _disk(work, tables, workers))
         left = prepare([piece for stage in all_stages for piece in stage], resume=True)
         try:
             _go(work, tables, all_stages, left, min(workers, max(1, len(left))), engine, say, progress)
