@@ -11,17 +11,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import UserError
+from .processes import here
 from .storage import place, place_file, read_json, write_bytes, write_json
 
 IDENTITY, LOCK = "run.json", ".lock"
+P = ParamSpec("P")
+T = TypeVar("T")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")
 
 
@@ -66,6 +70,8 @@ class Opened:
 
     def clear(self) -> None:
         """Remove the files that the same kind of thing has left there, so that none stands beside a new one."""
+        if not here().first:
+            return
         found = [old for own in self.making.names for old in self.path.glob(own)]
         for old in [old for old in found if old.is_symlink() or not old.is_dir()]:
             old.unlink()
@@ -77,13 +83,30 @@ class Opened:
 
 def ready(out: str | os.PathLike[str], making: Making, *, resume: bool = False, overwrite: bool = False) -> None:
     """Refuse at once what `opened` would refuse whatever the identity is: before anything is read. Writes nothing."""
-    path = place(out)
-    _begun(path, making, resume=resume, overwrite=overwrite)
-    if (path / LOCK).exists():
-        with _locked(path, path / LOCK):
-            pass
+
+    def look() -> None:
+        path = place(out)
+        _begun(path, making, resume=resume, overwrite=overwrite)
+        if (path / LOCK).exists():
+            with _locked(path, path / LOCK):
+                pass
+
+    here().told(look)
 
 
+def _by_the_first(open: Callable[P, AbstractContextManager[T]]) -> Callable[P, AbstractContextManager[T]]:
+    """Of several processes the first one opens it, and has it open; the others are told what it got."""
+
+    @wraps(open)
+    @contextmanager
+    def told(*args: P.args, **named: P.kwargs) -> Iterator[T]:
+        with ExitStack() as stack:
+            yield here().told(lambda: stack.enter_context(open(*args, **named)))
+
+    return told
+
+
+@_by_the_first
 @contextmanager
 def opened(
     out: str | os.PathLike[str], making: Making, *, resume: bool = False, overwrite: bool = False
@@ -148,6 +171,7 @@ def alone(out: str | os.PathLike[str], *, overwrite: bool = False, size: int = 0
         yield vacant(path, overwrite=overwrite)
 
 
+@_by_the_first
 @contextmanager
 def reserved(out: str | os.PathLike[str]) -> Iterator[Path]:
     """A new file to write, locked until the end. Raises UserError where it is there, or another writes it."""

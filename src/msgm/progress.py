@@ -6,13 +6,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .processes import here
+
 Tick = Callable[..., None]
 
 
 @contextmanager
 def bar(title: str, total: float, *, done: int = 0, show: bool = True) -> Iterator[Tick]:
-    """Yields ``tick(amount, note="")``, to be called with what was done since the last call."""
-    if not show:
+    """Yields ``tick(amount, note="")``, to be called with what was done since the last call.
+
+    Of several processes the first shows it.
+    """
+    if not show or not here().first:
         yield lambda amount, note="": None
         return
     from rich.console import Console

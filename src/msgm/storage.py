@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .processes import here
 
 LARGEST_JSON, LARGEST_TEXT = 2**28, 2**26
 """Bytes."""
@@ -24,8 +25,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_files(files: Mapping[Path, bytes]) -> None:
     """Write all under temporary names, force them out, then move each to its place.
 
-    A full disk leaves everything as it was before; a crash or a power cut leaves each file whole, or as it was.
+    A full disk leaves everything as it was before; a crash or a power cut leaves each file whole, or as it was. Of
+    several processes the first alone writes.
     """
+    if not here().first:
+        return
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
     try:
         for path, content in files.items():

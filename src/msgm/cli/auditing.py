@@ -21,6 +21,7 @@ from ..formats.ledger import sealed
 from ..formats.native import EMBEDDED, RECORD, read_record
 from ..metrics.judge import Judge
 from ..model.score import ScoreModel
+from ..processes import here
 from ..storage import write_json
 from .asking import Forget
 from .options import Data, images_of
@@ -75,6 +76,8 @@ def audit(
         resume: go on with an audit that was interrupted.
         overwrite: replace what is in the output folder.
     """
+    if (workers is not None or engine != "local") and here().size > 1:
+        raise UserError("--workers and --engine start processes, and there are several already; leave them out")
     available(engine)
     ready(out, MADE, resume=resume, overwrite=overwrite)
     named = [name for name in (retrained or "").split(",") if name]
@@ -107,7 +110,7 @@ def audit(
         command=command,
     )
     record = Path(model) / RECORD
-    if record.is_file():
+    if record.is_file() and here().first:
         digest = hashlib.sha256((out / "audit.json").read_bytes()).hexdigest()
         told = {"file": str(out / "audit.json"), "sha256": digest, "verdict": found.sentence}
         write_json(record, sealed({**read_record(record), "audit": told}))

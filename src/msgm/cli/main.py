@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from inspect import signature
 from io import TextIOWrapper
 from typing import NoReturn
@@ -32,6 +33,8 @@ COMMANDS = {
     "methods": "the unlearning methods there are, and what each asks",
 }
 
+TOGETHER = ("train", "unlearn", "sample", "nll", "evaluate", "audit")
+"""What several processes do together, started by torchrun."""
 OVERVIEW = """usage: msgm COMMAND [options]
 
 Make an image diffusion model stop generating what it was told not to, and prove it.
@@ -71,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     if name not in COMMANDS:
         _fail(2, f"no command {name!r}; known: {', '.join(COMMANDS)}")
     from ..errors import UserError
+    from ..processes import here
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # not where nohup has it ignored
@@ -83,36 +87,52 @@ def main(arguments: list[str] | None = None) -> None:
         where = f" ({error.filename})" if error.filename else ""
         _fail(2, f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched")
     except KeyboardInterrupt as error:
+        if not here().first:  # the first says it
+            raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
         more = "; the same command with --resume goes on" if getattr(error, "resumable", False) else ""
         _fail(128 + getattr(error, "number", signal.SIGINT), (str(error) or "interrupted") + more)
 
 
 def _run(name: str, words: Sequence[str]) -> None:
+    from ..errors import UserError
+    from ..processes import joined, launched
+
+    if name not in TOGETHER and launched() > 1:
+        raise UserError(
+            f"msgm {name} is for one process, and WORLD_SIZE is {launched()}; several do {', '.join(TOGETHER)}"
+        )
     if name != "push":
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from ..training.loop import Diverged
-    from . import commands
-    from .reader import read
+    with joined() as all_of_us, nullcontext() if all_of_us.first else redirect_stdout(open(os.devnull, "w")):
+        from ..training.loop import Diverged
+        from . import commands
+        from .reader import read
 
-    function = getattr(commands, name.replace("-", "_"))
-    given = read(name, function, words)
-    if "command" in signature(function).parameters:
-        given["command"] = shlex.join(["msgm", name, *words])
-    try:
-        function(**given)
-    except Diverged as error:
-        _fail(3, str(error))
+        function = getattr(commands, name.replace("-", "_"))
+        given = read(name, function, words)
+        if "command" in signature(function).parameters:
+            given["command"] = shlex.join(["msgm", name, *words])
+        try:
+            function(**given)
+        except Diverged as error:
+            _fail(3, str(error))
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """What schedulers and closing terminals send is as Ctrl-C."""
+def _interrupt(number: int, frame: object) -> None:
+    """What schedulers and closing terminals send is as Ctrl-C; once is enough."""
     from ..errors import Interrupted
 
+    if isinstance(sys.exception(), KeyboardInterrupt):
+        return
     raise Interrupted(number=number)
 
 
 def _fail(status: int, message: str) -> NoReturn:
     """End with one line of at most `LONGEST` characters, in which nothing moves the terminal's cursor."""
+    from ..processes import here
+
+    if not here().says(message):
+        raise SystemExit(status)
     line = "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in message)
     print(f"msgm: {line if len(line) <= LONGEST else line[: LONGEST - 1] + '…'}", file=sys.stderr)
     raise SystemExit(status)

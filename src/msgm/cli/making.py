@@ -30,6 +30,7 @@ from ..model.networks import preset
 from ..model.precondition import PRECONDITIONS, Prediction
 from ..model.score import ScoreModel
 from ..process.sde import PROCESSES
+from ..processes import here
 from ..report.page import commit
 from ..report.results import Results
 from ..training.earlier import Earlier, forgetting
@@ -213,6 +214,8 @@ def unlearn(
     ready(out, MADE if seeds == 1 else REPEATED, resume=resume, overwrite=overwrite)
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
+    if seeds > 1 and here().size > 1:
+        raise UserError("--seeds starts processes, and there are several already; give each seed a run, or start one")
     recipe = build_method(method)
     check_weigher(confidence, recipe)
     if judge is not None and not select and seeds == 1 and retain_samples is None:

@@ -20,6 +20,7 @@ from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge
 from ..metrics.shares import forget_classes
 from ..model.score import ScoreModel
+from ..processes import here
 from ..report.results import Results
 from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Filter
@@ -151,7 +152,7 @@ def opened(source: Source, split: Literal["train", "test"] = "train") -> Images:
 
 def say(notes: Sequence[str]) -> None:
     """Lines to be seen that are no result."""
-    for note in notes:
+    for note in notes if here().first else ():
         print(f"note: {note}", file=sys.stderr)
 
 

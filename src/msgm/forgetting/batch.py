@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..model.score import ScoreModel
 from ..process.times import Clock, stratified
+from ..processes import Share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +21,8 @@ class Noised:
     Shapes: x, eps, predicted (B, *); t (B,).
 
     ``generator`` is for terms that draw numbers of their own; in training it is a function of the seed and the step.
+    ``share`` says which rows these are where other processes have the others; numbers for each pixel come from
+    `uniform`, so that an image meets the same ones whichever process has it.
     ``weight`` (B,) is what each retained image counts, ``progress`` the share of the run that is done, and ``pair``
     the other half of the step: the forget images at the same times and with the same eps, or the retained ones.
     ``retained`` (N, *) are all retained images in the model's space, for a term that `recalls` them.
@@ -35,6 +38,13 @@ class Noised:
     progress: float = 0.0
     pair: Noised | None = None
     retained: Tensor | None = None
+    share: Share | None = None
+
+    def uniform(self) -> Tensor:
+        """Numbers in [0, 1) of the shape of x."""
+        whole = len(self.x) if self.share is None else self.share.of
+        drawn = torch.rand((whole, *self.x.shape[1:]), generator=self.generator, device=self.drawn_on)
+        return (drawn if self.share is None else drawn[self.share.rows]).to(self.predicted)
 
     @property
     def sigma(self) -> Tensor:

@@ -238,8 +238,7 @@ class UniformTarget(ForgetTerm):
     """
 
     def each(self, batch: Noised) -> Tensor:
-        target = torch.rand(batch.predicted.shape, generator=batch.generator, device=batch.drawn_on).to(batch.predicted)
-        return per_image((batch.predicted - target).square())
+        return per_image((batch.predicted - batch.uniform()).square())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from ..model.precondition import PRECONDITIONS
 from ..model.score import Origin, ScoreModel
 from ..model.space import Space
 from ..process.sde import PROCESSES, SDE
+from ..processes import here
 from ..storage import read_json, write_bytes, write_json
 from . import ledger, module, score_sde
 from .networks import Chosen, bare, config_of, read_network
@@ -50,6 +51,8 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
     Files that came with a foreign model and are not ours go with it as they were. Raises UserError where a file that
     msgm did not write stands in the way.
     """
+    if not here().first:
+        return
     config, kept, made = config_of(model.network), _kept(model), score_sde.checkpoint(model)
     out.mkdir(parents=True, exist_ok=True)
     with published(out, _before(out)) as staging:

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..process.sde import DDPM, expand
+from ..processes import here
 from ..sampling import Streams, Tick
 from .ode import validate
 from .result import mean_and_error
@@ -71,8 +72,8 @@ def variational_bound(
 
     ``steps`` = None takes every k; a number takes that many, one at random in each of as many equal stretches, which
     is unbiased. ``repeats`` averages independent draws of them and of the noise. Image i's randomness is fixed by
-    (seed, i), whatever the ``batch``. ``tick`` drives a progress bar of B images. This bounds the likelihood of the
-    ancestral sampler; that of the flow is `log_likelihood`.
+    (seed, i), whatever the ``batch``; several processes share these. ``tick`` drives a progress bar of B images. This
+    bounds the likelihood of the ancestral sampler; that of the flow is `log_likelihood`.
 
     Raises `UserError`, before any work, for a model that is not DDPM, images that are not uint8 pixels of its shape,
     and bad settings.
@@ -83,13 +84,12 @@ def variational_bound(
     terms = _Terms(model, table, variance, clip)
     unit = math.prod(model.shape) * math.log(2)
     size, share = len(images), 1 / (repeats * (count + 1))
-    prior = torch.empty(size, dtype=torch.float64)
+    prior = torch.zeros(size, dtype=torch.float64)
     diffusion, decoder = (torch.zeros(repeats, size, dtype=torch.float64) for _ in range(2))
     with evaluating(model):
-        for first in range(0, size, batch):
-            part = images[first : first + batch]
-            rows = slice(first, first + len(part))
-            index = range(first, first + len(part))
+        for index in here().batches(range(size), batch):
+            rows = slice(index.start, index.stop)
+            part = images[rows]
             x = model.space.place(part.to(blank(model, 1)), 0.5)
             prior[rows] = terms.prior(x)
             for repeat in range(repeats):
@@ -103,6 +103,8 @@ def variational_bound(
                     k = 1 + (place.double() * (sde.steps - 1) / count).long()
                     diffusion[repeat, rows] += terms.step(x, k, streams) * (sde.steps - 1) / count
                     _report(tick, len(part) * share)
+    for found in (prior, diffusion, decoder):
+        here().summed(found)
     whole = (diffusion + decoder) / unit
     return Bound(
         prior=prior / unit,

@@ -20,6 +20,7 @@ from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..model.space import Space
 from ..process.solvers import FIXED, adapt, march, march_exponential
+from ..processes import here
 from ..sampling import Streams, Tick
 from .flow import Clock, Flow, Probes, drawer
 from .result import Likelihood
@@ -57,7 +58,8 @@ def log_likelihood(
 
     ``probes`` of the trace: ``rademacher``, drawn anew at every evaluation (default), ``gaussian`` likewise; ``fixed``,
     one for the path (dopri5's default: to its step control fresh noise would look like error); or ``exact``, d backward
-    passes instead of one, for small d. Image i's randomness is fixed by (seed, i), whatever the ``batch``.
+    passes instead of one, for small d. Image i's randomness is fixed by (seed, i), whatever the ``batch``; several
+    processes share the batches.
     ``repeats`` averages independent draws of dequantisation and probes.
 
     ``check=True`` runs every image with ``2 * steps`` as well, dopri5 with tolerances divided by 32, which halves the
@@ -84,9 +86,8 @@ def log_likelihood(
     coarse, fine = _Runs(repeats, size), _Runs(repeats, checked)
     share = size / (repeats * (size + 2 * checked))
     with evaluating(model):
-        for first in range(0, size, batch):
-            part = images[first : first + batch]
-            index = range(first, first + len(part))
+        for index in here().batches(range(size), batch):
+            first, part = index.start, images[index.start : index.stop]
             both = max(0, min(checked - first, len(part)))
             for repeat in range(repeats):
                 x = part.to(blank(model, 1))
@@ -100,6 +101,9 @@ def log_likelihood(
                     runs.nats[place], runs.nfe[place], runs.finished[place] = way.follow(
                         model, x[:count], streams, _scaled(tick, share * cost)
                     )
+
+    coarse.gather()
+    fine.gather()
 
     def headline(nats: Tensor) -> Tensor:
         return model.space.bits_offset - nats / (dims * math.log(2)) if quantised else nats
@@ -167,9 +171,15 @@ class _Runs:
     """Results of the runs of n images: each tensor (repeats, n)."""
 
     def __init__(self, repeats: int, n: int) -> None:
-        self.nats = torch.empty(repeats, n, dtype=torch.float64)
-        self.nfe = torch.empty(repeats, n, dtype=torch.float64)
-        self.finished = torch.empty(repeats, n, dtype=torch.bool)
+        self.nats = torch.zeros(repeats, n, dtype=torch.float64)
+        self.nfe = torch.zeros(repeats, n, dtype=torch.float64)
+        self.finished = torch.zeros(repeats, n, dtype=torch.bool)
+
+    def gather(self) -> None:
+        """Let all processes have what each of them found."""
+        for found in (self.nats, self.nfe):
+            here().summed(found)
+        self.finished = here().summed(self.finished.int()).bool()
 
 
 @dataclass(frozen=True, kw_only=True)

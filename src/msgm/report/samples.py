@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data.decode import Decoder
 from ..errors import Interrupted, UserError
 from ..folders import IDENTITY, Making, opened
+from ..processes import here
 from ..progress import bar
 from ..sampling import Sampler, fitting
 from ..storage import read_json, write_bytes
@@ -49,24 +50,39 @@ def draw(
     """
     if not 1 <= n <= MOST or (batch != "auto" and batch < 1):
         raise UserError(f"samples need n from 1 to {MOST} and a batch of 1 or more; got n={n}, batch={batch}")
-    size = (_begun(out) if resume else None) or fitting(sampler.model) if batch == "auto" else batch
+    everyone = here()
+    size = everyone.told(lambda: _batch(sampler, out, batch, resume))
     pixels = math.prod(sampler.model.shape)
     made = replace(MADE, identity={**identity, "seed": seed, "batch": size}, size=n * (pixels + 200))
     with opened(out, made, resume=resume, overwrite=overwrite) as place:
         if not place.resumed:
             place.clear()
-        if (there := max((int(old.stem) + 1 for old in out.glob(PICTURES)), default=0)) > n:
-            raise UserError(f"{out} already holds {there} images; ask for as many or more, or use a new folder")
-        whole = next(k for k in count() if not _whole(picture(out, k)))
+        whole = everyone.told(lambda: _drawn(out, n))
         first = n if whole == n else whole // size * size
+        together = size * everyone.size
         try:
             with bar(f"{n} samples", n, done=first, show=progress) as tick:
-                for start in range(first, n, size):
-                    x = sampler.sample(min(size, n - start), seed=seed, batch=size, start=start, tick=tick)
+                for start in range(first, n, together):
+                    x = sampler.sample(min(together, n - start), seed=seed, batch=size, start=start, tick=tick)
                     save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
         except KeyboardInterrupt as stop:
             raise Interrupted.by(stop, f"interrupted; what was drawn is in {out}") from None
-        write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
+        if everyone.first:
+            write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
+
+
+def _batch(sampler: Sampler, out: Path, batch: int | Literal["auto"], resume: bool) -> int:
+    """Images that are drawn at a time."""
+    if batch != "auto":
+        return batch
+    return (_begun(out) if resume else None) or fitting(sampler.model)
+
+
+def _drawn(out: Path, n: int) -> int:
+    """How many pictures are there and whole, from the first on; UserError for more than are asked for."""
+    if (there := max((int(old.stem) + 1 for old in out.glob(PICTURES)), default=0)) > n:
+        raise UserError(f"{out} already holds {there} images; ask for as many or more, or use a new folder")
+    return next(k for k in count() if not _whole(picture(out, k)))
 
 
 def _begun(out: Path) -> int | None:

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..model.memory import free, held
 from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
+from ..processes import here
 from .grids import GRIDS, Grid
 from .streams import Streams
 
@@ -91,23 +92,25 @@ class Sampler(ABC):
 
         ``batch`` images are drawn at a time (``auto``: as `fitting` finds), which changes nothing but memory
         and speed. ``tick`` drives a progress bar of n images. The model is put in evaluation mode and left as
-        it was.
+        it was. Several processes share the batches, and all get all images.
         """
+        all_of_us = here()
         if batch == "auto":
-            batch = fitting(self.model)
+            batch = -all_of_us.most(-fitting(self.model))
         if n < 1 or batch < 1:
             raise UserError(f"sample needs at least one image and a batch of one, got n={n}, batch={batch}")
-        out, grid = [], self.times()
+        own, grid = all_of_us.batches(range(start, start + n), batch), self.times()
+        out, done = blank(self.model, n).zero_(), n / max(1, sum(map(len, own)))
         with evaluating(self.model):
-            for first in range(start, start + n, batch):
-                size = min(batch, start + n - first)
-                generator = Streams(seed, range(first, first + size))
+            for part in own:
+                size = len(part)
+                generator = Streams(seed, part)
                 x = self.model.sde.prior_std * generator.normal(blank(self.model, size))
                 for t, s in pairwise(grid):
                     x = self.step(x, t, s, generator)
                     if tick is not None:
-                        tick(size / len(grid))
-                out.append(self.model.denoise(x, grid[-1]))
+                        tick(done * size / len(grid))
+                out[part.start - start : part.stop - start] = self.model.denoise(x, grid[-1])
                 if tick is not None:
-                    tick(size / len(grid))
-        return torch.cat(out)
+                    tick(done * size / len(grid))
+        return all_of_us.summed(out)

@@ -21,6 +21,7 @@ from ..formats.native import write_model
 from ..formats.tensors import weights_sha256
 from ..model.score import ScoreModel
 from ..process.times import LogNormalClock, UniformClock, stratified, uniform
+from ..processes import Lost, here
 from ..progress import bar
 from ..status import FINISHED, Status, diverged
 from . import inputs
@@ -142,6 +143,8 @@ class _Plan:
 def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
     run, settings, method = plan.run, plan.settings, plan.method
     runtime = Runtime.choose(run.device, precision=run.precision, compile=run.compile)
+    if settings.batch < here().size:
+        raise UserError(f"a batch of {settings.batch} is less than an image for each of {here().size} processes")
     retain, forget = inputs.sets(model, data, method, settings)
     weights = inputs.counts(method, plan.confidence, len(retain))
     record = inputs.record(
@@ -164,7 +167,8 @@ def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
         objective.prepare(show=run.progress)
         if objective.method.forget is not None and (found := objective.method.forget.found):
             record["prepared"] = found
-        folder.restore(state)
+        folder.restore(state, settings.steps)
+        _same_for_all(state, objective)
         try:
             _steps(state, objective, folder, plan)
         except Exploded as bad:
@@ -178,9 +182,19 @@ def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
         return _finish(state, folder, record, FINISHED, plan.watch)
 
 
+def _same_for_all(state: State, objective: Objective) -> None:
+    """Every process begins with the weights of the first, and keeps to its regulariser."""
+    for values in (state.weights, state.averaged, state.good):
+        here().copied(values)
+    if objective.regularise is not None:
+        for value in vars(objective.regularise).values():
+            if isinstance(value, Tensor):
+                here().copied(value)
+
+
 def _steps(state: State, objective: Objective, folder: Folder, plan: _Plan) -> None:
     """All steps that are left. Raises `Exploded`, or `Interrupted` with the state saved."""
-    settings, watch = plan.settings, plan.watch
+    settings, watch, everyone = plan.settings, plan.watch, here()
     began, first = time.monotonic(), state.step
     title = f"{'Training' if plan.kind == 'trained' else 'Unlearning'} ({plan.method.name})"
     with (
@@ -189,28 +203,39 @@ def _steps(state: State, objective: Objective, folder: Folder, plan: _Plan) -> N
         bar(title, settings.steps, done=state.step, show=plan.run.progress) as tick,
     ):
         curve = Curve(state, log, settings, objective.runtime.lag)
-        while not (watch is not None and watch(state.step, state.average)) and state.step < settings.steps:
-            found = step(objective, objective.batch(state.step), state)
-            curve.add(found)
-            update(state, found, settings, objective.regularise)
-            follow(state.averaged, state.weights, min(settings.ema, (1 + state.step) / (10 + state.step)))
-            state.step += 1
 
-            rate = (state.step - first) * settings.batch / (time.monotonic() - began)
-            tick(1, note=f"retain loss {state.smooth:.4f}  {rate:.0f} images/s")
-            if state.step % 50 == 0 and curve.calm:
-                state.good = state.averaged.clone()
-            stop, last = asked(), state.step == settings.steps
-            if stop or (state.step % settings.save_every == 0 and not last):
-                curve.flush()
-                log.sync()
-                folder.store(state)
-            if stop:
-                kept = folder.path is not None
-                where = f"; its state is in {folder.path}" if kept else ""
-                raise Interrupted(
-                    f"interrupted after step {state.step} of {settings.steps}{where}", stop, resumable=kept
-                )
+        def keep() -> None:
+            curve.flush()
+            log.sync()
+            folder.store(state)
+
+        def stopped(why: str, number: int) -> Interrupted:
+            kept = folder.path is not None and state.step > 0
+            where = f"; its state is in {folder.path}" if kept else ""
+            message = f"{why} after step {state.step} of {settings.steps}{where}"
+            return Interrupted(message, number, resumable=kept)
+
+        try:
+            while not (watch is not None and watch(state.step, state.average)) and state.step < settings.steps:
+                found = step(objective, objective.batch(state.step), state)
+                curve.add(found)
+                update(state, found, settings, objective.regularise)
+                follow(state.averaged, state.weights, min(settings.ema, (1 + state.step) / (10 + state.step)))
+                state.step += 1
+
+                rate = (state.step - first) * settings.batch / (time.monotonic() - began)
+                tick(1, note=f"retain loss {state.smooth:.4f}  {rate:.0f} images/s")
+                if state.step % 50 == 0 and curve.calm:
+                    state.good = state.averaged.clone()
+                stop, last = everyone.most(asked()), state.step == settings.steps
+                if stop or (state.step % settings.save_every == 0 and not last):
+                    keep()
+                if stop:
+                    raise stopped("interrupted", stop)
+        except Lost as lost:  # between two steps, or before any weight moved
+            if state.step:
+                keep()
+            raise stopped("another process has ended", lost.number) from None
         curve.flush()
 
 

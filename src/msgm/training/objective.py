@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +15,9 @@ from ..forgetting.methods import Method
 from ..forgetting.regularise import Prepared
 from ..model.score import ScoreModel
 from ..process.times import Clock
+from ..processes import Share, here
 from .batches import Pixels, Shuffled, mix
+from .dropout import OfWhole, dropout_seed
 from .runtime import Runtime
 
 
@@ -23,6 +25,7 @@ from .runtime import Runtime
 class Batch:
     """The images of a step under noise: retained ones, then, on steps with a forget loss, as many to forget.
 
+    Of each set these are the rows in ``share``; other processes have the others.
     ``weight`` (B,) is what each retained image counts. The terms' own random numbers start from ``generator``, which
     is never used up: the losses of one batch may be asked for at several weights.
     """
@@ -32,6 +35,7 @@ class Batch:
     t: Tensor
     eps: Tensor
     weight: Tensor | None
+    share: Share
     generator: torch.Generator
 
 
@@ -85,7 +89,7 @@ class Objective:
         return self.forget is not None and self.method.combine.due(step)
 
     def prepare(self, show: bool = False) -> None:
-        """Let the parts of the method work out what they need of the model as it is."""
+        """Let the parts of the method work out what they need of the model as it is: the same in every process."""
         method = self.method
         if self.forget is None or method.forget is None or not method.fine_tunes:
             return
@@ -99,7 +103,7 @@ class Objective:
         self.regularise = method.regularise.prepare(start, forget) if method.regularise is not None else None
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step; both halves share their times."""
+        """The batch of a step; both halves share their times. All processes draw all of it, and keep their rows."""
         generator, rows = self.runtime.generator(mix(self.seed, step)), self.rows["retain"](step)
         x0 = self.retain.draw(rows, generator, self.flip)
         t = self.clock(self.numbers(len(x0), generator), self.model.sde)
@@ -111,22 +115,35 @@ class Objective:
         eps = torch.randn(x0.shape, generator=generator, device=generator.device)
         if due and self.method.pairs:
             eps[self.batch_size :] = eps[: self.batch_size]
+        share = here().share(self.batch_size)
+        if share.part < 1:
+            own = self._own(share, len(x0), x0.device)
+            x0, t, eps = x0[own], t[own], eps[own]
         x0, t, eps = x0.float(), t.float(), eps.float()
         return Batch(
-            step=step, x=self.model.sde.marginal(x0, t, eps), t=t, eps=eps, generator=generator,
-            weight=None if self.weights is None else self.weights[rows].to(x0),
+            step=step, x=self.model.sde.marginal(x0, t, eps), t=t, eps=eps, generator=generator, share=share,
+            weight=None if self.weights is None else self.weights[rows][share.rows].to(x0),
         )  # fmt: skip
+
+    def _own(self, share: Share, rows: int, device: torch.device) -> Tensor:
+        """The numbers of this process' rows in a batch of one set, or of both."""
+        numbers = torch.arange(rows, device=device).view(-1, self.batch_size)
+        return numbers[:, share.rows].flatten()
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The losses at the weights as they are; both halves go through the network together."""
-        with dropout_seed(mix(self.seed, batch.step), self.runtime.device):
+        share = batch.share
+        size = share.end - share.first
+        with ExitStack() as stack:
+            stack.enter_context(dropout_seed(mix(self.seed, batch.step), self.runtime.device))
+            if share.part < 1:
+                whole = share.of * len(batch.x) // size
+                stack.enter_context(OfWhole(self._own(share, whole, batch.x.device), whole))
             predicted = self.model(batch.x, batch.t)
         generator, done, method = batch.generator.clone_state(), batch.step / self.steps, self.method
         retain, *forget = (
-            Noised(x=x, t=t, eps=eps, predicted=said, model=self.model, generator=generator, progress=done)
-            for x, t, eps, said in zip(
-                *(v.split(self.batch_size) for v in (batch.x, batch.t, batch.eps, predicted)), strict=True
-            )
+            Noised(x=x, t=t, eps=eps, predicted=said, model=self.model, generator=generator, progress=done, share=share)
+            for x, t, eps, said in zip(*(v.split(size) for v in (batch.x, batch.t, batch.eps, predicted)), strict=True)
         )
         retain = replace(retain, weight=batch.weight)
         if method.forget is None or not forget:
@@ -134,14 +151,3 @@ class Objective:
         if method.pairs:
             retain, forget = replace(retain, pair=forget[0]), [replace(forget[0], pair=retain)]
         return method.retain(retain), method.forget(replace(forget[0], retained=self.retained))
-
-
-@contextmanager
-def dropout_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds the generator that dropout draws from; the CPU's is put back after.
-
-    Not by `torch.manual_seed`: it queues a seed, with a stack trace, for each kind of device that was never used.
-    """
-    with torch.random.fork_rng(devices=[]):
-        (torch.cuda.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)
-        yield

@@ -19,6 +19,7 @@ from ..folders import Making, Opened, opened
 from ..formats.native import MODEL, RECORD, names
 from ..formats.tensors import read_tensors, write_tensors
 from ..model.score import ScoreModel
+from ..processes import here
 from ..status import Status
 from ..storage import read_json, write_bytes
 from .settings import TrainSettings
@@ -58,7 +59,7 @@ class RunSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """The folder of a run; without ``place`` the run has none, and nothing is kept."""
+    """The folder of a run; without ``place`` the run has none, and nothing is kept. Only the first process has it."""
 
     place: Opened | None = None
 
@@ -80,18 +81,28 @@ class Folder:
         tensors["identity"] = self._mark()
         write_tensors(self.place.path / STATE, tensors)
 
-    def restore(self, state: State) -> None:
-        """Put the saved state, if there is one of this run, into a fresh one. Raises UserError where it is broken."""
-        if self.place is None or not self.place.resumed or not (path := self.place.path / STATE).exists():
+    def restore(self, state: State, steps: int) -> None:
+        """Put the saved state, if there is one of this run, into a fresh one: the same in every process.
+
+        Raises UserError where it is broken.
+        """
+        path, tensors = here().told(self._saved)
+        if not tensors:
             return
-        tensors = read_tensors(path)
-        if not torch.equal(tensors.pop("identity", torch.empty(0)), self._mark()):
-            return  # of a run that this one replaces, and that was not removed for want of time
         try:
-            _put(state, tensors, int(self.place.making.identity["settings"]["steps"]))
+            _put(state, tensors, steps)
         except (KeyError, RuntimeError, ValueError, IndexError, OverflowError) as error:
             why = " ".join(str(error).split())[:100]
             raise UserError(f"{path} is no state of this run ({why}); remove it to start the run again") from None
+
+    def _saved(self) -> tuple[str, dict[str, Tensor]]:
+        """The saved state and where it is; nothing where there is none of this run."""
+        if self.place is None or not self.place.resumed or not (path := self.place.path / STATE).exists():
+            return "", {}
+        tensors = read_tensors(path)
+        ours = torch.equal(tensors.pop("identity", torch.empty(0)), self._mark())
+        # Another may be of a run that this one replaces, and that was not removed for want of time.
+        return (str(path), tensors) if ours else ("", {})
 
     def finish(self, status: Status) -> None:
         """Note that the model is in place; what only an unfinished run needs goes."""
@@ -116,6 +127,9 @@ def open_folder(
     made, why = (STATE, LOG, *names(model)), {"settings.steps": LONGER}
     making = replace(MADE, identity=identity, names=made, size=disk(model, settings.steps), why=why)
     with opened(run.folder, making, resume=run.resume, overwrite=run.overwrite) as place:
+        if not here().first:
+            yield Folder()
+            return
         if not place.resumed:
             for name in (STATE, LOG):
                 (place.path / name).unlink(missing_ok=True)

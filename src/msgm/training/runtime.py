@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model.score import Precision, ScoreModel
+from ..processes import gpus_shared, here, launched
 
 KEPT = 0.25
 """Share of a GPU's free memory that training data may take; larger sets are read row by row."""
@@ -36,11 +36,12 @@ class Runtime:
     def choose(cls, device: str = "auto", *, precision: str = "fp32", compile: bool = False) -> Runtime:
         """``auto`` is the GPU if there is one, else the CPU.
 
-        Raises UserError for a device that is not there, another precision, compilation on a CPU, or several processes.
+        Raises UserError for a device that is not there, another precision, compilation on a CPU or by several
+        processes, and processes that have not met (`processes.joined`).
         """
-        processes = os.environ.get("WORLD_SIZE", "1")
-        if processes != "1":
-            raise UserError(f"one process is supported, and WORLD_SIZE is {processes}; start msgm without a launcher")
+        size = here().size
+        if launched() not in (1, size):
+            raise UserError(f"WORLD_SIZE is {launched()}, and {size} of the processes met; join them, or start one")
         if device not in ("auto", "cpu", "cuda"):
             raise UserError(f"no device {device!r}; choose auto, cpu or cuda")
         if device == "cuda" and not torch.cuda.is_available():
@@ -51,6 +52,10 @@ class Runtime:
         place = "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
         if compile and place == "cpu":
             raise UserError("compile gains nothing on a CPU; leave it out, or use a GPU (device cuda)")
+        if compile and size > 1:
+            raise UserError(f"compile is for one process, and there are {size}; leave it out")
+        if place == "cuda" and size > 1 and gpus_shared():
+            raise UserError("there are more processes here than GPUs; start as many as GPUs, or use device cpu")
         return cls(device=torch.device(place), precision=precision, compile=compile)  # type: ignore[arg-type]
 
     def place(self, model: ScoreModel) -> ScoreModel:
@@ -104,9 +109,9 @@ class Runtime:
     def identity(self) -> dict[str, Any]:
         """What a run's numbers depend on, and so what must be the same on resuming."""
         kind = self.device.type
-        return {"device": kind, "precision": self.precision} | (
-            {"threads": torch.get_num_threads()} if kind == "cpu" else {}
-        )
+        several = {"processes": here().size} if here().size > 1 else {}
+        threads = {"threads": torch.get_num_threads()} if kind == "cpu" else {}
+        return {"device": kind, "precision": self.precision} | threads | several
 
     def to_dict(self) -> dict[str, Any]:
         """For the record: all of it, and the threads that a CPU's sums depend on."""
@@ -116,5 +121,5 @@ class Runtime:
             "precision": self.precision,
             "compile": self.compile,
             "threads": torch.get_num_threads(),
-            "processes": 1,
+            "processes": here().size,
         }

@@ -14,6 +14,7 @@ from ..forgetting.methods import Method
 from ..forgetting.regularise import Prepared
 from ..model.score import ScoreModel
 from ..model.vectors import flatten
+from ..processes import here
 from .objective import Batch, Objective
 from .settings import TrainSettings
 
@@ -64,7 +65,11 @@ class Step:
 
 
 def step(objective: Objective, batch: Batch, state: State) -> Step:
-    """The losses on this batch, and what they ask of the weights; all directions are found before any weight moves."""
+    """The losses on this batch, and what they ask of the weights; all directions are found before any weight moves.
+
+    Losses and gradients are means over the whole batch, whichever process has which rows, before any is combined.
+    """
+    everyone = here()
     combine, weights = objective.method.combine, state.weights
     parameters = list(state.model.parameters())
 
@@ -73,27 +78,30 @@ def step(objective: Objective, batch: Batch, state: State) -> Step:
         for p in parameters:
             p.grad = None
         loss.backward(retain_graph=not last)
-        return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+        own = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+        return everyone.mean(own, batch.share)
 
     def probe(shift: Tensor) -> Tensor:
         """The gradient of this batch's forget loss where the weights are moved by ``shift``."""
-        here = weights.clone()
+        unmoved = weights.clone()
         weights.add_(shift)
-        loss = objective.losses(batch)[1]
-        assert loss is not None
-        moved = gradient(loss)
-        weights.copy_(here)
-        return moved
+        try:
+            loss = objective.losses(batch)[1]
+            assert loss is not None
+            return gradient(loss)
+        finally:
+            weights.copy_(unmoved)
 
     retain, forget = objective.losses(batch)
     losses = combine.parts(retain, forget) if objective.method.forget is not None else [retain]
     directions = combine.direction([gradient(loss, last=loss is losses[-1]) for loss in losses], probe)
     if objective.regularise is not None:
         directions = [objective.regularise.direction(directions[0], weights, forget is not None)]
+    whole = [None if loss is None else everyone.mean(loss.detach(), batch.share) for loss in (retain, forget)]
+    assert whole[0] is not None
     return Step(
-        retain=retain.detach(), forget=None if forget is None else forget.detach(), directions=directions,
-        norms=[direction.norm() for direction in directions],
-    )  # fmt: skip
+        retain=whole[0], forget=whole[1], directions=directions, norms=[direction.norm() for direction in directions]
+    )
 
 
 def update(state: State, found: Step, settings: TrainSettings, regularise: Prepared | None = None) -> None:

@@ -16,6 +16,7 @@ from ...attacks.target import Found, Target
 from ...formats.tensors import weights_sha256
 from ...metrics.measured import Measured
 from ...model.score import ScoreModel
+from ...processes import here
 from ...progress import Tick, bar
 from ...report.pictures import grid, png
 from ...storage import write_bytes
@@ -59,10 +60,14 @@ def attack_all(
         for attack in attacks
         for name, model in subjects.items()
     }
-    left = prepare(list(pieces.values()), resume=resume)
+    everyone = here()
+    keys = everyone.told(lambda: [piece.key for piece in prepare(list(pieces.values()), resume=resume)])
+    left = [piece for piece in pieces.values() if piece.key in keys]
     with bar("Attacks", len(pieces), done=len(pieces) - len(left), show=progress) as tick:
-        run_all(left, workers=workers, engine=engine, tick=tick)
-    return {attack: {name: pieces[attack, name].result for name in subjects} for attack in attacks}
+        run_all(left, workers=workers if everyone.size == 1 else 1, engine=engine, tick=tick)
+    return everyone.told(
+        lambda: {attack: {name: pieces[attack, name].result for name in subjects} for attack in attacks}
+    )
 
 
 def attacked(attack: str, model: ScoreModel, target: Target, shown: Path | None, tick: Tick) -> dict[str, Any]:

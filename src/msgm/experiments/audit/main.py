@@ -27,6 +27,7 @@ from ...metrics.judge_training import JudgeSettings, train_judge
 from ...metrics.measured import Measured
 from ...metrics.worth import worth_for
 from ...model.score import ScoreModel
+from ...processes import here
 from ...report.page import commit
 from ...storage import write_json
 from ...training.loop import unlearn
@@ -199,7 +200,7 @@ def audit(
         name: of the model, on the card.
         attacks: those to run; ask is always among them.
         stand_in: settings of the stand-in.
-        workers: processes of one thread each.
+        workers: processes of one thread each; where this is one of several already, these do each attack together.
         engine: see `run_all`.
         resume: go on with an audit that was stopped.
         overwrite: replace what is in the folder.
@@ -226,7 +227,7 @@ def audit(
     }  # fmt: skip
     size = disk(model, (stand_in or UnlearnSettings()).steps) + 2 * SHOWN * len(attacks) * math.prod(model.shape)
     with opened(out, replace(MADE, identity=identity, size=size), resume=resume, overwrite=overwrite) as place:
-        if not place.resumed:
+        if not place.resumed and here().first:
             place.clear()
             for left in FOLDERS:
                 shutil.rmtree(out / left, ignore_errors=True)
@@ -300,7 +301,7 @@ def _stand_in(
     parent: ScoreModel, split: Split, out: Path, settings: UnlearnSettings | None, command: str, progress: bool
 ) -> ScoreModel:
     """The parent fine-tuned on what is retained; read where it is there already."""
-    if (out / RECORD).exists():
+    if here().told((out / RECORD).exists):
         return load(out, module_factory=factory_of(parent.network))
     return unlearn(
         parent, split, method=unseen(), settings=settings or UnlearnSettings(),
@@ -310,7 +311,7 @@ def _stand_in(
 
 def _guide(split: Split, held: Split, judge: Judge, out: Path, progress: bool) -> Judge:
     """Another judge of the same classes, trained briefly from another seed; read where it is there already."""
-    if (out / "config.json").exists():
+    if here().told((out / "config.json").exists):
         return Judge.load(out)
     settings = JudgeSettings(epochs=3, seed=GUIDE_SEED, width=8)
     guide = train_judge(split.whole, held.whole, settings, column=judge.column, names=judge.names, progress=progress)

@@ -19,6 +19,7 @@ from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.worth import worth_for
 from ...model.score import ScoreModel
+from ...processes import here
 from ...report.page import plain, write_json
 from ...report.results import Result
 from ...storage import read_json
@@ -120,7 +121,7 @@ class Selection:
         self.split, self.held_out = split.hold_out(settings.select_share, SEED)
         check(parent, judge, split.request, self.held_out)
         worth_for(judge, split.request, self.held_out).check()
-        self.out = Path(out) if out is not None else None
+        self.out = Path(out) if out is not None and here().first else None
         self.rows: dict[int, Result] = {}
         self.kept = 0
         self.stopped = self.shipped = False
@@ -213,13 +214,15 @@ class Selection:
 
     def _read(self) -> None:
         """What the run had measured before it was interrupted, which may be more than its saved state knows of."""
-        stored = read_json(self.out / WATCHED) if self.out is not None else {}
-        if stored.get("settings") != asdict(self.settings):
-            raise UserError(f"{self.out} was begun with other settings of the selection; resume with the same")
+        stored, self.weights = here().told(self._stored)
         self.rows = {int(step): Result.from_dict(row) for step, row in stored["rows"].items()}
         self.kept = int(stored["kept"])
-        if self.kept and self.out is not None:
-            self.weights = read_tensors(self.out / WEIGHTS)
+
+    def _stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        stored = read_json(self.out / WATCHED) if self.out is not None else {}
+        if self.out is None or stored.get("settings") != asdict(self.settings):
+            raise UserError(f"{self.out} was begun with other settings of the selection; resume with the same")
+        return stored, read_tensors(self.out / WEIGHTS) if stored["kept"] else {}
 
 
 def _rate(row: Result) -> float:

@@ -16,6 +16,7 @@ from ...metrics.judge import Judge
 from ...metrics.shares import forget_classes
 from ...metrics.worth import worth_for
 from ...model.score import ScoreModel
+from ...processes import here
 from ...report.page import commit, write_html, write_json
 from ...report.pictures import grid, save_samples
 from ...report.results import Results
@@ -75,7 +76,8 @@ def compare(
             command=command, seed=settings.seed, commit=commit(), budget={"evaluation": asdict(settings)}, rows=rows,
             judge=worth,
         )  # fmt: skip
-        _write(place, results, pixels, request, notes, {name: model.record for name, model in models.items()})
+        if here().first:
+            _write(place, results, pixels, request, notes, {name: model.record for name, model in models.items()})
     return results
 
 
