@@ -28,7 +28,7 @@ from ..metrics.judge_training import JudgeSettings, zero_shot
 from ..metrics.judge_training import train_judge as fit_judge
 from ..model.networks import preset
 from ..model.precondition import PRECONDITIONS, Prediction
-from ..model.score import ScoreModel
+from ..model.score import Precision, ScoreModel
 from ..process.sde import PROCESSES
 from ..processes import here
 from ..report.page import commit
@@ -57,6 +57,8 @@ def train(
     confidence: str | None = None,
     threads: int | None = None,
     device: str = "auto",
+    precision: Precision = "fp32",
+    compile: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     settings: TrainSettings,
@@ -78,10 +80,12 @@ def train(
         confidence: judge that weighs images: a folder, or demo.
         threads: CPU threads.
         device: auto, cpu or cuda.
+        precision: of the network.
+        compile: compile the network, on a GPU.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
-    device = hardware(threads, device)
+    device = hardware(threads, device, precision, compile)
     ready(out, MADE, resume=resume, overwrite=overwrite)
     recipe = build_method(method)
     check_weigher(confidence, recipe)
@@ -102,7 +106,10 @@ def train(
     )
     target: Images | Split = asked.split(images) if asked is not None else images
     sure = weights(confidence, recipe, target) if isinstance(target, Split) else None
-    run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
+    run = RunSpec(
+        folder=out, resume=resume, overwrite=overwrite, device=device, precision=precision, compile=compile,
+        command=command,
+    )  # fmt: skip
     fit(model, target, method=recipe, settings=settings, run=run, confidence=sure)
     print(f"saved {out}")
 
@@ -178,6 +185,8 @@ def unlearn(
     workers: int = 2,
     threads: int | None = None,
     device: str = "auto",
+    precision: Precision = "fp32",
+    compile: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     settings: UnlearnSettings,
@@ -207,10 +216,12 @@ def unlearn(
         workers: processes that share the seeds.
         threads: CPU threads.
         device: auto, cpu or cuda.
+        precision: of the network.
+        compile: compile the network, on a GPU.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
-    device = hardware(threads, device)
+    device = hardware(threads, device, precision, compile)
     ready(out, MADE if seeds == 1 else REPEATED, resume=resume, overwrite=overwrite)
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
@@ -247,7 +258,8 @@ def unlearn(
             model=model, reading=reading, data=source, request=split.request, earlier=earlier,
             judge=judge or EMBEDDED, confidence=confidence,
             evaluation=replace(EvaluateSettings(seed=settings.seed), **given),
-            selection=selection if select else None, device=device, command=command,
+            selection=selection if select else None, device=device, precision=precision, compile=compile,
+            command=command,
         )  # fmt: skip
         found = repeat(
             task, recipe, settings=settings, seeds=seeds, out=out, workers=workers, resume=resume, overwrite=overwrite,
@@ -256,7 +268,10 @@ def unlearn(
         show(found)
         print(f"saved {out}")
         return
-    run = RunSpec(folder=out, resume=resume, overwrite=overwrite, device=device, command=command)
+    run = RunSpec(
+        folder=out, resume=resume, overwrite=overwrite, device=device, precision=precision, compile=compile,
+        command=command,
+    )  # fmt: skip
     fit_to = partial(forget_in, parent, method=recipe, settings=settings, run=run, earlier=earlier)
     if not select:
         fit_to(split, confidence=weights(confidence, recipe, split))

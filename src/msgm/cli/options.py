@@ -60,13 +60,13 @@ class Data:
         return Source.of_record({}, **asdict(self))
 
 
-def hardware(threads: int | None, device: str = "auto") -> str:
+def hardware(threads: int | None, device: str = "auto", precision: str = "fp32", compile: bool = False) -> str:
     """Set the number of threads; what ``device`` means here (`Runtime.choose`). Before anything else happens."""
     if threads is not None:
         if not 1 <= threads <= 256:
             raise UserError(f"--threads must lie between 1 and 256; got {threads}")
         torch.set_num_threads(threads)
-    return Runtime.choose(device).device.type
+    return Runtime.choose(device, precision=precision, compile=compile).device.type
 
 
 def build_method(choice: Choice) -> Method:

@@ -27,7 +27,7 @@ from ...metrics.judge import Judge
 from ...metrics.measured import Measured
 from ...metrics.shares import by_class
 from ...metrics.worth import Worth, worth_for
-from ...model.score import ScoreModel
+from ...model.score import Precision, ScoreModel
 from ...progress import Tick, bar
 from ...report.pictures import grid, png, save_samples
 from ...report.results import Result
@@ -66,6 +66,8 @@ class Task:
     evaluation: EvaluateSettings
     selection: SelectSettings | None = None
     device: str = "cpu"
+    precision: Precision = "fp32"
+    compile: bool = False
     command: str = ""
 
     @property
@@ -142,6 +144,7 @@ def common_identity(task: Task) -> dict[str, Any]:
         "judge": weights_sha256(judge) if judge is not None else None,
         "selection": asdict(task.selection) if task.selection is not None else None,
         "evaluation": asdict(task.evaluation),
+        **({"precision": task.precision} if task.precision != "fp32" else {}),
     }
 
 
@@ -240,7 +243,8 @@ def _made(
                 parent, part, method=job.method, settings=job.settings, confidence=_confidence(job, part), watch=report,
                 earlier=job.task.earlier,
                 run=RunSpec(
-                    folder=job.out, resume=True, overwrite=True, device=job.task.device, command=job.task.command,
+                    folder=job.out, resume=True, overwrite=True, device=job.task.device,
+                    precision=job.task.precision, compile=job.task.compile, command=job.task.command,
                     progress=False,
                 ),
             )  # fmt: skip
