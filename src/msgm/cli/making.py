@@ -208,7 +208,7 @@ def unlearn(
         data: the images; by default those of the model's record.
         confidence: judge that weighs images: a folder, or demo.
         judge: judge of --select, --seeds, --retain-samples: a folder, or demo.
-        retain_samples: samples that stand in where no image is to be retained.
+        retain_samples: samples, where no image is to be retained.
         select: watch the run and keep its best checkpoint.
         seeds: runs from seed on; several are audited, averaged.
         n: samples judged a seed; by default as in evaluate.
