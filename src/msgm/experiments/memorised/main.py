@@ -57,8 +57,8 @@ class Budget:
         evidence: about each model.
     """
 
-    copies: int = 80
-    learn: TrainSettings = field(default_factory=lambda: TrainSettings(steps=800, batch=64))
+    copies: int = 160
+    learn: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2500, batch=64))
     forget: UnlearnSettings = field(default_factory=lambda: UnlearnSettings(batch=48))
     methods: tuple[str, ...] = ("unseen", "siss", "retrack", "orthogonal", "deflect", "steer")
     seeds: int = 1
