@@ -149,8 +149,11 @@ def limits(results: Results) -> str:
 
 
 def verdicts(results: Results) -> str:
-    rows = [(c.claim, c.verdict, c.evidence) for c in claims(results)]
-    return table(("the paper says", "here", "measured (95 % intervals)"), rows)
+    found = claims(results)
+    rows = [(c.claim, c.verdict, c.evidence) for c in found if c.verdict != "not run yet"]
+    left = len(found) - len(rows)
+    more = f"\n\nOf {left} more claims the models were not run yet." if left else ""
+    return table(("the paper says", "here", "measured (95 % intervals)"), rows) + more
 
 
 def bullets(lines: list[str]) -> str:
