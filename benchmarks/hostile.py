@@ -25,6 +25,9 @@ from hostile_words import invented, options_files
 from hostile_words import options as words_of_options
 
 LONGEST, SECONDS, MEMORY = 300, 2.0, 2**30
+"""Characters of a message; seconds of the processor: those of the clock are other processes' as well; bytes."""
+PATIENCE = 300.0
+"""Seconds of the clock after which something does not end."""
 
 
 def faults(case: Case, ended: Ended, written: bool, ran: bool) -> list[str]:
@@ -42,7 +45,6 @@ def faults(case: Case, ended: Ended, written: bool, ran: bool) -> list[str]:
         lines = [line for line in ended.err.splitlines() if line.startswith("msgm: ")]
         found += ["not one line"] if len(lines) != 1 else ["too long"] if len(lines[0]) > LONGEST + 6 else []
         found += ["something was written"] if written else []
-        # The wall's time is other processes' as well.
         found += [f"{ended.seconds:.1f} s"] if ended.seconds > SECONDS else []
         found += [f"{ended.memory >> 20} MiB"] if ended.memory > MEMORY else []
     found += ["moves the cursor"] if "\x1b" in ended.out + ended.err and not os.isatty(1) else []
@@ -54,7 +56,9 @@ def attempt(case: Case, base: Path, folder: Path, *, whole: bool = False) -> tup
     folder.mkdir()
     words = case.words(folder)
     before = {path for path in (*folder.rglob("*"), *base.glob("*"))}
-    ended = _started(words, folder) if whole else run(command(words, until_work=case.until_work), folder)
+    ended = (
+        _started(words, folder) if whole else run(command(words, until_work=case.until_work), folder, limit=PATIENCE)
+    )
     new = {path for path in (*folder.rglob("*"), *base.glob("*"))} - before
     new = {path for path in new if path.name not in ("out.txt", "err.txt")}
     return ended, faults(case, ended, bool(new), any("pwned" in path.name for path in new))

@@ -11,8 +11,10 @@ from typing import Any
 from hostile_base import RULE, put, sampled
 from hostile_files import (
     JUNK,
+    ODD,
     Case,
     Words,
+    odd,
 )
 
 
@@ -42,6 +44,20 @@ def options_files(base: Path) -> Iterator[Case]:
     for name, content in JUNK.items():
         if name not in ("empty", "null"):
             yield Case(kind="files of options", name=name, words=lambda at, c=content: _config(at, c))
+    for how in ODD:
+        if how not in JUNK:
+            yield Case(kind="files of options", name=how, words=lambda at, how=how: [*_config(at, b""), *_odd(at, how)])
+        yield Case(kind="lists", name=how, words=lambda at, how=how: _list(at, how))
+
+
+def _odd(folder: Path, how: str) -> Words:
+    odd(folder / "c.yaml", how)
+    return []
+
+
+def _list(folder: Path, how: str) -> Words:
+    odd(folder / "list", how)
+    return ["unlearn", "demo", "--forget-list", str(folder / "list"), "--out", str(folder / "out"), "--steps", "1"]
 
 
 def _config(folder: Path, content: bytes) -> Words:

@@ -78,6 +78,7 @@ def test_a_benchmark_writes_its_report(name: str, model: Path, tmp_path: Path, m
 
 ROBUST = {
     "faults": ("--writes 2 --instants 1 --only sample", "kills", 3),
+    "hostile": ("--most 1 --random 2 --started 1", "inputs", 20),
 }
 
 

@@ -1,6 +1,7 @@
 """Folders to write into: nothing of another's is touched, two never write at once, what was killed leaves nothing."""
 
 import importlib
+import json
 import pkgutil
 import re
 import shutil
@@ -25,7 +26,7 @@ from msgm.model import memory
 from msgm.model.memory import held
 from msgm.storage import place
 from msgm.training.loop import unlearn
-from msgm.training.runs import LOG, STATE, RunSpec
+from msgm.training.runs import LOG, STATE, RunSpec, completed
 from msgm.training.runtime import Runtime
 from msgm.training.settings import UnlearnSettings
 
@@ -189,6 +190,21 @@ def test_every_command_asks_for_room_before_it_writes(
     assert ended.value.code == 2
     assert re.search(r"needs about \d+ MiB, and 0 are free", capsys.readouterr().err)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_was_killed_before_is_done_by_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    assert not completed(out)
+    unlearn(tiny_model(), tiny_split(), settings=SHORT, run=RunSpec(folder=out, device="cpu", progress=False))
+    ended = (out / IDENTITY).read_bytes()
+    note = {key: value for key, value in json.loads(ended).items() if key != "ended"}
+    (out / IDENTITY).write_text(json.dumps(note))  # killed after the model was in its place
+    assert completed(out) and (out / IDENTITY).read_bytes() == ended
+    (out / STATE).write_bytes(b"")  # killed before its state was removed
+    assert completed(out) and not (out / STATE).exists()
+    (out / STATE).write_bytes(b"")
+    (out / IDENTITY).write_text(json.dumps(note))  # the model may be of another run, which this one was to replace
+    assert not completed(out) and (out / STATE).exists()
 
 
 def test_what_cannot_fit_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

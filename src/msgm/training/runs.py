@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..folders import Making, Opened, opened
-from ..formats.native import MODEL, RECORD, names
+from ..folders import IDENTITY, Making, Opened, opened
+from ..formats.native import MODEL, RECORD, names, read_record
 from ..formats.tensors import read_tensors, write_tensors
 from ..model.score import ScoreModel
 from ..processes import here
 from ..status import Status
-from ..storage import read_json, write_bytes
+from ..storage import read_json, write_bytes, write_json
 from .settings import TrainSettings
 from .step import State
 
@@ -217,3 +217,18 @@ def disk(model: nn.Module, steps: int, runs: int = 1, at_once: int = 1) -> int:
     """
     weights = sum(int(value.nbytes) for value in model.state_dict().values())
     return runs * (weights + LINE * steps) + min(runs, at_once) * 8 * weights
+
+
+def completed(folder: str | os.PathLike[str]) -> bool:
+    """Whether a run's model is in its folder; what it was killed before is done: it is noted as ended, its state goes.
+
+    Where the state is still there and nothing is noted, the run is to be resumed.
+    """
+    path = Path(folder)
+    note = read_json(path / IDENTITY) if (path / IDENTITY).is_file() else {}
+    if not (path / RECORD).is_file() or ("ended" not in note and (path / STATE).exists()):
+        return False
+    if note and "ended" not in note:
+        write_json(path / IDENTITY, note | {"ended": read_record(path / RECORD)["status"]})
+    (path / STATE).unlink(missing_ok=True)
+    return True

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from ...errors import UserError
 from ...folders import Making, opened
 from ...forgetting.methods import unseen
 from ...formats import load
-from ...formats.native import RECORD
 from ...formats.networks import factory_of
 from ...formats.tensors import weights_sha256
 from ...metrics.judge import Judge
@@ -31,7 +31,7 @@ from ...processes import here
 from ...report.page import commit
 from ...storage import write_json
 from ...training.loop import unlearn
-from ...training.runs import RunSpec, disk
+from ...training.runs import RunSpec, completed, disk
 from ...training.settings import UnlearnSettings
 from ..core.engines import Engine, available
 from ..core.evaluate import check
@@ -301,7 +301,7 @@ def _stand_in(
     parent: ScoreModel, split: Split, out: Path, settings: UnlearnSettings | None, command: str, progress: bool
 ) -> ScoreModel:
     """The parent fine-tuned on what is retained; read where it is there already."""
-    if here().told((out / RECORD).exists):
+    if here().told(partial(completed, out)):
         return load(out, module_factory=factory_of(parent.network))
     return unlearn(
         parent, split, method=unseen(), settings=settings or UnlearnSettings(),

@@ -19,7 +19,6 @@ from ...errors import UserError
 from ...folders import lock
 from ...forgetting.methods import Method
 from ...formats import Reading, load
-from ...formats.native import RECORD
 from ...formats.networks import factory_of
 from ...formats.tensors import weights_sha256
 from ...metrics import quantities
@@ -36,7 +35,7 @@ from ...status import FINISHED, Status, refused
 from ...storage import write_bytes
 from ...training.earlier import Earlier
 from ...training.loop import Diverged, Watch, unlearn
-from ...training.runs import STATE, RunSpec, read_log
+from ...training.runs import STATE, RunSpec, completed, read_log
 from ...training.settings import UnlearnSettings
 from .engines import Engine, available
 from .evaluate import EvaluateSettings, check, evaluate, retain_confidence
@@ -229,7 +228,7 @@ def _made(
 ) -> tuple[ScoreModel, float | None, Status]:
     """The unlearned model, the seconds it took if it was made in one go, and how the run ended."""
     assert job.method is not None
-    if (job.out / RECORD).exists() and not (job.out / STATE).exists():
+    if completed(job.out):
         with lock(job.out):  # clears that of a run which was killed as it ended
             model = load(job.out, module_factory=factory_of(parent.network))
         return model, None, Status.from_dict(model.record["status"])

@@ -21,7 +21,7 @@ from ...errors import UserError
 from ...folders import Making, opened
 from ...forgetting.methods import METHODS
 from ...formats import load
-from ...formats.native import EMBEDDED, RECORD
+from ...formats.native import EMBEDDED
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measured
@@ -33,7 +33,7 @@ from ...report.tables import results_sheet
 from ...status import FINISHED, Status
 from ...storage import write_bytes
 from ...training.loop import Diverged, train, unlearn
-from ...training.runs import RunSpec
+from ...training.runs import RunSpec, completed
 from ...training.settings import TrainSettings, UnlearnSettings
 from ..core.pieces import Piece, prepare
 from ..core.pool import run_all
@@ -144,7 +144,7 @@ def _piece(
 def _parent(out: Path, image: Tensor, budget: Budget, tick: Tick) -> dict[str, Any]:
     """The digits model goes on learning, with copies of the image among the digits."""
     folder = out / "runs" / PARENT / MODEL
-    if not (folder / RECORD).exists():
+    if not completed(folder):
         run = RunSpec(folder=folder, resume=True, device="cpu", progress=False)
         train(load(EMBEDDED), _with(image, budget.copies), settings=budget.learn, run=run)
     tick(0.5)
@@ -155,7 +155,7 @@ def _child(out: Path, image: Tensor, budget: Budget, name: str, seed: int, tick:
     """A copy of the parent that forgets the image."""
     key, whole = f"{name}/seed-{seed}", _with(image, 1)
     folder, status = out / "runs" / key / MODEL, FINISHED
-    if not (folder / RECORD).exists():
+    if not completed(folder):
         split = IndexRequest((len(whole) - 1,)).split(whole)
         run = RunSpec(folder=folder, resume=True, device="cpu", progress=False)
         try:

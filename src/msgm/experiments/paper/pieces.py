@@ -14,14 +14,13 @@ from typing import Any
 
 from ...data import Images, Split
 from ...formats import load
-from ...formats.native import RECORD
 from ...metrics.judge_training import train_judge
 from ...metrics.worth import worth_for
 from ...progress import Tick
 from ...status import Status
 from ...storage import read_json, write_json
 from ...training.loop import Diverged, train, unlearn
-from ...training.runs import STATE
+from ...training.runs import STATE, completed
 from ..core.pieces import ROW, Piece
 from .audit import Auditor, real
 from .budgets import Budget, Kind
@@ -225,7 +224,7 @@ def made(work: Work, aim: Aim, tick: Tick, share: float = 1.0) -> dict[str, Any]
         if own
         else work.sized(replace(kind.tune, seed=aim.seed), kind.tune_seconds, "tune")
     )
-    began, there, status = time.monotonic(), (folder / RECORD).exists(), "finished"
+    began, there, status = time.monotonic(), completed(folder), "finished"
     whole = not there and not (folder / STATE).exists()
     if there:
         status = str(Status.from_dict(load(folder).record["status"]))

@@ -18,7 +18,7 @@ from ...model.networks import MLP
 from ...model.precondition import EDM
 from ...model.score import ScoreModel
 from ...training.loop import Diverged, train, unlearn
-from ...training.runs import RunSpec
+from ...training.runs import RunSpec, completed
 from ...training.settings import TrainSettings, UnlearnSettings
 from .measure import measure
 from .setup import OBJECTIVES, PROCESS, RULE, TOYS, Budget, Setting, Toy
@@ -117,7 +117,7 @@ def trained(run: Run, budget: Budget, seed: int, folder: Path) -> ScoreModel:
     A run that the guard stopped gives its last good weights; the record's ``status`` says so.
     """
     place = folder / run.key if kept(run) else None
-    if place is not None and (place / RECORD).exists():
+    if place is not None and completed(place):
         return load(place)
     toy, settings = TOYS[run.setting.toy], settings_of(run, budget, seed)
     split = ForgetRequest(RULE).split(toy.points(settings.seed))
