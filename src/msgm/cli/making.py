@@ -39,6 +39,8 @@ from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
 from ..training.runs import MADE, RunSpec
 from ..training.settings import TrainSettings, UnlearnSettings
+from ..training.trackers import TrackerName
+from ..training.trackers import check as check_tracker
 from .asking import WAYS, Forget, judge_of
 from .options import Data, build_method, check_weigher, hardware, images_of, opened, say, show, weights
 from .reading import read_model
@@ -59,6 +61,7 @@ def train(
     device: str = "auto",
     precision: Precision = "fp32",
     compile: bool = False,
+    log_with: TrackerName | None = None,
     resume: bool = False,
     overwrite: bool = False,
     settings: TrainSettings,
@@ -82,10 +85,12 @@ def train(
         device: auto, cpu or cuda.
         precision: of the network.
         compile: compile the network, on a GPU.
+        log_with: told the losses too, beside log.jsonl.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device, precision, compile)
+    check_tracker(log_with, out)
     ready(out, MADE, resume=resume, overwrite=overwrite)
     recipe = build_method(method)
     check_weigher(confidence, recipe)
@@ -108,7 +113,7 @@ def train(
     sure = weights(confidence, recipe, target) if isinstance(target, Split) else None
     run = RunSpec(
         folder=out, resume=resume, overwrite=overwrite, device=device, precision=precision, compile=compile,
-        command=command,
+        command=command, log_with=log_with,
     )  # fmt: skip
     fit(model, target, method=recipe, settings=settings, run=run, confidence=sure)
     print(f"saved {out}")
@@ -187,6 +192,7 @@ def unlearn(
     device: str = "auto",
     precision: Precision = "fp32",
     compile: bool = False,
+    log_with: TrackerName | None = None,
     resume: bool = False,
     overwrite: bool = False,
     settings: UnlearnSettings,
@@ -218,10 +224,14 @@ def unlearn(
         device: auto, cpu or cuda.
         precision: of the network.
         compile: compile the network, on a GPU.
+        log_with: told the losses too, beside log.jsonl.
         resume: go on with a run that was stopped.
         overwrite: replace what is in the output folder.
     """
     device = hardware(threads, device, precision, compile)
+    check_tracker(log_with, out)
+    if log_with is not None and seeds > 1:
+        raise UserError("--log-with is of one run; leave out --seeds")
     ready(out, MADE if seeds == 1 else REPEATED, resume=resume, overwrite=overwrite)
     if seeds < 1 or (seeds == 1 and (n is not None or nll_images is not None)):
         raise UserError("--seeds must be 1 or more, and --n and --nll-images belong to --seeds of 2 or more")
@@ -270,7 +280,7 @@ def unlearn(
         return
     run = RunSpec(
         folder=out, resume=resume, overwrite=overwrite, device=device, precision=precision, compile=compile,
-        command=command,
+        command=command, log_with=log_with,
     )  # fmt: skip
     fit_to = partial(forget_in, parent, method=recipe, settings=settings, run=run, earlier=earlier)
     if not select:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -35,6 +35,8 @@ from .runtime import Runtime
 from .settings import TrainSettings, UnlearnSettings
 from .step import State, follow, step, update
 from .stopping import stopping
+from .trackers import check as check_tracker
+from .trackers import tracking
 
 
 class Diverged(RuntimeError):
@@ -143,6 +145,7 @@ class _Plan:
 def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
     run, settings, method = plan.run, plan.settings, plan.method
     runtime = Runtime.choose(run.device, precision=run.precision, compile=run.compile)
+    check_tracker(run.log_with, run.folder)
     if settings.batch < here().size:
         raise UserError(f"a batch of {settings.batch} is less than an image for each of {here().size} processes")
     retain, forget = inputs.sets(model, data, method, settings)
@@ -199,7 +202,8 @@ def _steps(state: State, objective: Objective, folder: Folder, plan: _Plan) -> N
     title = f"{'Training' if plan.kind == 'trained' else 'Unlearning'} ({plan.method.name})"
     with (
         stopping() as asked,
-        Log(folder.path, state.step) as log,
+        tracking(plan.run.log_with, folder.path, asdict(settings)) as tracker,
+        Log(folder.path, state.step, tracker) as log,
         bar(title, settings.steps, done=state.step, show=plan.run.progress) as tick,
     ):
         curve = Curve(state, log, settings, objective.runtime.lag)

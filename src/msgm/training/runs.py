@@ -24,11 +24,12 @@ from ..status import Status
 from ..storage import read_json, write_bytes, write_json
 from .settings import TrainSettings
 from .step import State
+from .trackers import FOLDER as TRACKED
 
 STATE, LOG = "resume.safetensors", "log.jsonl"
 LINE = 120
 """Bytes of a line of the log, at most."""
-MADE = Making(kind="model", names=(STATE, LOG, *MODEL))
+MADE = Making(kind="model", names=(STATE, LOG, TRACKED, *MODEL))
 LONGER = "every step's learning rate depends on how many there are, so a longer run is another run"
 
 
@@ -44,6 +45,7 @@ class RunSpec:
         precision: fp32, or bf16 for the network alone.
         compile: compile the network, on a GPU; that takes a minute or two, once.
         command: the command line, for the record.
+        log_with: a tracker that is told the losses as well: tensorboard, wandb or trackio.
         progress: show a bar.
     """
 
@@ -54,6 +56,7 @@ class RunSpec:
     precision: str = "fp32"
     compile: bool = False
     command: str = ""
+    log_with: str | None = None
     progress: bool = True
 
 
@@ -124,7 +127,7 @@ def open_folder(
     if run.folder is None:
         yield Folder()
         return
-    made, why = (STATE, LOG, *names(model)), {"settings.steps": LONGER}
+    made, why = (STATE, LOG, TRACKED, *names(model)), {"settings.steps": LONGER}
     making = replace(MADE, identity=identity, names=made, size=disk(model, settings.steps), why=why)
     with opened(run.folder, making, resume=run.resume, overwrite=run.overwrite) as place:
         if not here().first:
@@ -173,11 +176,14 @@ def _put(state: State, tensors: Mapping[str, Tensor], steps: int) -> None:
 
 
 class Log:
-    """``log.jsonl``: one line a step, on disk as it is written. A resumed run drops those after its saved step."""
+    """``log.jsonl``: one line a step, on disk as it is written. A resumed run drops those after its saved step.
 
-    def __init__(self, folder: Path | None, step: int) -> None:
+    A ``tracker`` (`trackers.tracking`) is told the numbers as well.
+    """
+
+    def __init__(self, folder: Path | None, step: int, tracker: Any = None) -> None:
         self.path = folder / LOG if folder is not None else None
-        self.step = step
+        self.step, self.tracker = step, tracker
 
     def __enter__(self) -> Log:
         if self.path is not None:
@@ -193,6 +199,8 @@ class Log:
     def __call__(self, line: dict[str, Any]) -> None:
         if self.path is not None:
             self.file.write(json.dumps(line) + "\n")
+        if self.tracker is not None:
+            self.tracker.log({k: v for k, v in line.items() if k != "step" and v is not None}, step=line["step"])
 
     def sync(self) -> None:
         """What was written outlives a power cut."""

@@ -47,7 +47,7 @@ class SelectSettings:
         select_share: share of the training images of each set that is held out.
         select_junk: by how much the share of junk may exceed the parent's.
         select_nll: bits/dim by which the retained NLL may exceed the parent's.
-        select_stop: end the run when it exceeds the parent's by this many.
+        select_stop: end the run when it exceeds that by so many.
     """
 
     select_every: int = 50
