@@ -1,4 +1,4 @@
-"""Write the table of benchmarks/README.md from benchmarks/results: python scripts/make_benchmarks.py.
+"""Write the tables of benchmarks/README.md and docs/running.md from benchmarks/results: scripts/make_benchmarks.py.
 
 With --check nothing is written: the exit status says whether the table is up to date.
 """
@@ -107,12 +107,18 @@ def processes(found: Found) -> str:
     )
 
 
+def determinism(found: Found) -> str:
+    rows = found["tables"]["One thing changed"]
+    equal = [row["changed"] for row in rows if all(v == "to the bit" for k, v in row.items() if k != "changed")]
+    return f"of {len(rows)} changes, to the bit: {', '.join(equal)}"
+
+
 def ratio(found: Found) -> str:
     return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
 
 
 KINDS = (
-    nll, sampling, training, processes, unlearning, memory, scaling, throughput, soak, faults, hostile,
+    nll, sampling, training, processes, unlearning, memory, scaling, throughput, soak, determinism, faults, hostile,
 )  # fmt: skip
 SAID = {each.__name__: each for each in KINDS}
 UNIT = {
@@ -125,6 +131,7 @@ UNIT = {
     "scaling": "powers of growth",
     "throughput": "of one GPU",
     "soak": "growth of memory",
+    "determinism": "what is equal",
     "faults": "kills",
     "hostile": "hostile inputs",
 }
@@ -148,8 +155,15 @@ def rows(folder: Path) -> list[list[str]]:
 def main() -> int:
     page = ROOT / "benchmarks/README.md"
     heads = ("benchmark, model", "what", "measured [least, most of the rounds]", "run")
-    made = {"results": table(heads, rows(page.parent / "results"))}
-    return fill(page, made, check="--check" in sys.argv)
+    results, check = page.parent / "results", "--check" in sys.argv
+    wrong = fill(page, {"results": table(heads, rows(results))}, check=check)
+    return fill(ROOT / "docs/running.md", {"determinism": equal(results)}, check=check) or wrong
+
+
+def equal(folder: Path) -> str:
+    """What the last of its reports says is equal to the bit, and what to rounding."""
+    found = json.loads(max(folder.glob("determinism-*.json")).read_text())["tables"]["One thing changed"]
+    return table(list(found[0]), [list(row.values()) for row in found])
 
 
 if __name__ == "__main__":

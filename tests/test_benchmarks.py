@@ -26,6 +26,7 @@ TINY = {
     "sampling": "--n 40 --rounds 2 --reference-steps 2 --nfe 5 --other-nfe 5 --blocks 1",
     "training": "--batches 4 --steps 2 --rounds 1",
     "processes": "--batches 2 --steps 1 --rounds 1",
+    "determinism": "--steps 2 --n 2",
     "unlearning": "--recipes unseen siss reweight deflect --steps 3 --batch 4 --every 2 --n 8 --nfe 3 --confirm 8",
     "memory": "--few 30 --many 40 --steps 1 --batch 2",
     "soak": "--minutes .05 --settle .005 --every .05",
@@ -69,7 +70,7 @@ def test_a_benchmark_writes_its_report(name: str, model: Path, tmp_path: Path, m
     assert found["command"].startswith("python benchmarks/")
     assert found["machine"]["threads"] == 1
     assert all(rows for rows in found["tables"].values())
-    assert name == "scaling" or "ratio" in found
+    assert name in ("scaling", "determinism") or "ratio" in found
     assert name != "nll" or "rmse_bits_per_dim" in found
     text = path.with_suffix(".md").read_text()
     assert text.startswith(f"# {name}: ")
