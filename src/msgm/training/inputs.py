@@ -8,14 +8,12 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..data import Images, Split
 from ..errors import UserError
 from ..forgetting.methods import Method
 from ..formats.native import configuration
-from ..model.memory import check_memory
 from ..model.score import ScoreModel
 from .runtime import Runtime
 from .settings import TrainSettings
@@ -36,8 +34,6 @@ def sets(
     (data if isinstance(data, Images) else data.whole).check_shape(model.shape)
     if settings.flip and len(model.shape) != 3:
         raise UserError("flip mirrors images, and the data are vectors; leave it out")
-    if not torch.cuda.is_available():  # a GPU says itself that it is full
-        check_memory(model, settings.batch * (1 if forget is None else 2))
     return retain, forget
 
 

@@ -19,6 +19,7 @@ from ..forgetting.methods import DEFAULT, METHODS, Method, standard
 from ..formats.ledger import following
 from ..formats.native import write_model
 from ..formats.tensors import weights_sha256
+from ..model.memory import check_memory
 from ..model.score import ScoreModel
 from ..process.times import LogNormalClock, UniformClock, stratified, uniform
 from ..processes import Lost, here
@@ -155,6 +156,8 @@ def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
         command=run.command,
     )  # fmt: skip
     identity = inputs.identity(record, model, runtime) if run.folder is not None else {}
+    if runtime.device.type == "cpu":  # a GPU says itself that it is full
+        check_memory(model, settings.batch * (1 if forget is None else 2))
 
     with open_folder(run, identity, model, settings) as folder, runtime.active():
         state = State.begin(runtime.place(model), method, settings)
