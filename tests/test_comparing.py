@@ -85,7 +85,7 @@ def test_a_sweep_of_a_few_methods(files: Path, tmp_path: Path, capsys: pytest.Ca
         ("unlearn", ["-n", "5"], "belong to --seeds"),
         ("unlearn", ["--seeds", "2", "--workers", "0"], "workers must be 1"),
         ("unlearn", ["--select", "--select-share", "2"], "select_share"),
-        ("unlearn", [], "--judge is used by --select and --seeds; leave it out"),
+        ("unlearn", [], "--judge is used by --select, --seeds and --retain-samples; leave it out"),
         ("sweep", ["--method.alpha", "1"], "say first of which: --method NAME"),
         ("sweep", ["--method", "redirect", "--method.combine", "sum"], "no combine 'sum'; known: weighted"),
         ("sweep", ["--method", "exorcise"], "no method 'exorcise'"),

@@ -122,7 +122,7 @@ def test_a_grid_broken_off_at_any_piece_ends_as_one_that_was_not(tmp_path: Path,
 def test_another_budget_is_refused_in_the_same_folder(tmp_path: Path, data: str) -> None:
     assert not go(tmp_path, data, minutes=0)
     with pytest.raises(UserError, match="other settings"):
-        go(tmp_path, data, budget=replace(BUDGET, network="small-16"))
+        go(tmp_path, data, budget=replace(BUDGET, judge=replace(BUDGET.judge, epochs=3)))
 
 
 def test_every_table_is_complete() -> None:
