@@ -83,7 +83,9 @@ def test_one_way_is_said(shelf: Path, tmp_path: Path, capsys) -> None:
     assert "say in one way what is to be forgotten: --forget RULE, --forget-list FILE," in said(capsys, *words)
     assert "in one way" in said(capsys, *words, *WAYS["list"](shelf), "--forget", "label == 1")
     assert "row numbers with commas between, as 3,17; got '3;17'" in said(capsys, *words, "--forget-index", "3;17")
-    assert "nothing.txt is not there; name a text file" in said(capsys, *words, "--forget-list", str(tmp_path / "nothing.txt"))
+    assert "nothing.txt is not there; name a text" in said(
+        capsys, *words, "--forget-list", str(tmp_path / "nothing.txt")
+    )
     assert "nowhere is no folder" in said(capsys, *words, "--forget-dir", str(tmp_path / "nowhere"))
     (tmp_path / "empty.txt").write_text("\n")
     assert "empty.txt names no image" in said(capsys, *words, "--forget-list", str(tmp_path / "empty.txt"))
