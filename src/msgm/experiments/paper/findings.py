@@ -30,10 +30,19 @@ def findings(results: Results) -> list[str]:
     """Sentences on what was run: what forgets, what it costs, and what does nothing."""
     made = [part for part in parts(results) if len(run(results, part)) > 1]
     at = {id(part): f"{where(part)}. " if len(made) > 1 else "" for part in made}
-    return [f"{at[id(part)]}{line}" for part in made for line in _findings(results, part)]
+    most: dict[tuple[str, str], Part] = {}
+    for part in made:  # of several about the same models, that with the most methods says which forgets most
+        key = (part.process, part.origin)
+        most[key] = max(most.get(key, part), part, key=lambda each: len(run(results, each)))
+    lines = [
+        f"{at[id(part)]}{line}"
+        for part in made
+        for line in _findings(results, part, most[part.process, part.origin] is part)
+    ]
+    return list(dict.fromkeys(lines))
 
 
-def _findings(results: Results, part: Part) -> list[str]:
+def _findings(results: Results, part: Part, whole: bool) -> list[str]:
     names = [name for name in run(results, part) if name != "standard"]
     before, first = ratio(results, part, "standard"), draws(results)[0]
     assert before is not None
@@ -44,6 +53,8 @@ def _findings(results: Results, part: Part) -> list[str]:
     beside = ("orthogonal", "obtuse") if "unseen" in names else ()
     found += [_beside(results, part, name) for name in beside if name in names]
     found += [line for name in names if (line := _unlikely(results, part, name))]
+    if not whole:
+        return found
     rates = {name: bounds(ratio(results, part, name)) for name in names}
     best = min(names, key=lambda name: rates[name].value)  # type: ignore[union-attr]
     by = ", ".join(f"{measured.text()} % by {d}" for d in draws(results) if (measured := ratio(results, part, best, d)))

@@ -48,9 +48,14 @@ def where(part: Part) -> str:
 
 
 def parts(results: Results) -> list[Part]:
-    """One for each process, origin and set of methods of the tables."""
+    """One for each process, origin and set of methods of the tables, but for sets that are within another."""
     found = {(p.process, p.origin, p.methods): p for name in results["tables"] for p in TABLES[name].parts}
-    return list(found.values())
+    return [
+        part
+        for process, origin, methods in found
+        if not any((process, origin) == other[:2] and set(methods) < set(other[2]) for other in found)
+        for part in [found[process, origin, methods]]
+    ]
 
 
 def rows(results: Results, part: Part, method: str) -> list[Mapping[str, Any]]:
