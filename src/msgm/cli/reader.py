@@ -46,6 +46,8 @@ def _in_reach(given: Mapping[str, Any]) -> None:
 
 LARGEST_CONFIG, DEEPEST = 2**16, 20
 """Bytes of a file of options, and levels in it."""
+LONG = 150
+"""Characters of what is expected from which on what was typed stands before it."""
 PLAINLY = {"int": "a whole number", "float": "a number", "str": "a word", "list": "a list", "NoneType": "null"}
 
 
@@ -85,7 +87,9 @@ class _Parser(ArgumentParser):
         kinds = re.findall(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*?)\])", text)
         if key and value and kinds:
             expected = [PLAINLY.get(kind, kind) if kind else f"one of {literals}" for kind, literals in kinds]
-            text = f"--{key[1]}: expected {' or '.join(dict.fromkeys(expected))}; got {value[1]}"
+            wanted, got = f"expected {' or '.join(dict.fromkeys(expected))}", f"got {value[1]}"
+            # A long list is cut off at its end, and what was typed must be read.
+            text = f"--{key[1]}: {got}; {wanted}" if len(wanted) > LONG else f"--{key[1]}: {wanted}; {got}"
         elif key:
             text = text.replace(key[0], f"--{key[1]}:")
         elif unknown := re.search(r"(?:unrecognized arguments: |Option ')(?:--)?((\w+)[\w.]*)", text):
