@@ -54,14 +54,12 @@ def run(given: Sequence[str] | None = None) -> Path:
         for seed in range(options.seed, options.seed + options.seeds)
         for row in _rows(parent, images, judge, seed, options)
     ]
-    report.tables = {"Requests": rows}
-    kept = [row for row in rows if row["earlier"] == "forget"]
-    firsts = {row["seed"]: row for row in kept if row["requests"] == 1}
-    seconds = [row for row in kept if row["requests"] == 2]
+    rates = {(row["seed"], row["requests"]): row.pop("rate") for row in rows if row["earlier"] == "forget"}
+    report.tables = {"Requests": [{k: v for k, v in row.items() if k != "rate"} for row in rows]}
     report.facts = {
         "ratio": None,
-        "seeds": len(seconds),
-        "within": sum(row["first_rate"] <= firsts[row["seed"]]["first_high"] for row in seconds),
+        "seeds": options.seeds,
+        "within": sum(rate.value <= rates[seed, 1].high for (seed, requests), rate in rates.items() if requests == 2),
     }
     report.notes = ["first, second: share of samples of that request's class, in %, by the package's judge."]
     return report.write()
@@ -93,13 +91,11 @@ def _rows(parent: ScoreModel, images: Images, judge: Judge, seed: int, options: 
 
 def _judged(model: ScoreModel, judge: Judge, classes: Mapping[str, set[int]], seed: int, n: int) -> dict[str, Any]:
     pixels = model.space.to_pixels(DPMSolver(model).sample(n, seed=1000 + seed))
-    verdicts, found = judge.predict(pixels), dict[str, Any]()
-    for key, forget in classes.items():
-        shares = judged_shares(verdicts, forget, judge.classes)
-        rate = shares.unlearning_ratio
-        found |= {key: percent(rate), f"{key}_rate": rate.value, f"{key}_low": rate.low, f"{key}_high": rate.high}
-        found["junk"] = percent(shares.junk)
-    return found
+    verdicts = judge.predict(pixels)
+    found = {key: judged_shares(verdicts, forget, judge.classes) for key, forget in classes.items()}
+    rates = {key: percent(shares.unlearning_ratio) for key, shares in found.items()}
+    first = found["first"]
+    return {**rates, "junk": percent(first.junk), "rate": first.unlearning_ratio}
 
 
 if __name__ == "__main__":

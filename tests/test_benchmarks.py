@@ -28,6 +28,7 @@ TINY = {
     "processes": "--batches 2 --steps 1 --rounds 1",
     "determinism": "--steps 2 --n 2",
     "unlearning": "--recipes unseen siss reweight deflect --steps 3 --batch 4 --every 2 --n 8 --nfe 3 --confirm 8",
+    "sequential": "--steps 2 --batch 4 --seeds 1 --n 8",
     "memory": "--few 30 --many 40 --steps 1 --batch 2",
     "soak": "--minutes .05 --settle .005 --every .05",
     "scaling": "--rounds 1 --sizes 16 20 --widths 8 16 --batches 1 2 --steps 2 3 --images 1 2 --cores 1",
