@@ -72,6 +72,13 @@ def memory(found: Found) -> str:
     )
 
 
+def sequential(found: Found) -> str:
+    ignored = [row["first"] for row in found["tables"]["Requests"] if row["earlier"] == "ignore"]
+    apart = f"; with the earlier request ignored {', '.join(ignored)}" if ignored else ""
+    stays = f"**{found['within']}** of {found['seeds']} seeds"
+    return f"the class forgotten first stays forgotten after the second request in {stays}{apart}"
+
+
 def throughput(found: Found) -> str:
     share = f"{found['share_of_it_in_training']:.1%} of the {found['tflops_of_a_matrix_product']:.0f} TFLOP/s"
     return (
@@ -118,7 +125,8 @@ def ratio(found: Found) -> str:
 
 
 KINDS = (
-    nll, sampling, training, processes, unlearning, memory, scaling, throughput, soak, determinism, faults, hostile,
+    nll, sampling, training, processes, unlearning, sequential, memory, scaling, throughput, soak, determinism, faults,
+    hostile,
 )  # fmt: skip
 SAID = {each.__name__: each for each in KINDS}
 UNIT = {
@@ -127,6 +135,7 @@ UNIT = {
     "training": "times",
     "processes": "times faster with two",
     "unlearning": "seconds to both goals",
+    "sequential": "requests one after another",
     "memory": "peak memory",
     "scaling": "powers of growth",
     "throughput": "of one GPU",
