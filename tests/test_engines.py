@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from test_pool import alive, pieces
 from test_sweep import LOOK, SHORT, numbers
-from tiny import tiny_files
+from tiny import tiny_task
 
 from msgm.choice import Choice
-from msgm.data import ForgetRequest, Source
 from msgm.errors import UserError
 from msgm.experiments.core import engines
 from msgm.experiments.core.engines import Engine, available
@@ -121,12 +120,7 @@ def test_jobs_do_all_and_pass_errors_on(submitit_here: None, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
-    root = tmp_path_factory.mktemp("task")
-    tiny_files(root)
-    return Task(
-        model=str(root / "model"), data=Source(str(root / "data")), request=ForgetRequest("label == 1"),
-        judge=str(root / "judge"), evaluation=LOOK, command="msgm sweep",
-    )  # fmt: skip
+    return tiny_task(tmp_path_factory.mktemp("task"), LOOK)
 
 
 def swept(task: Task, out: Path, engine: Engine, resume: bool = False) -> tuple[dict[str, Any], list[str]]:

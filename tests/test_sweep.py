@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tiny import sampled_only, tiny_files
+from tiny import sampled_only, tiny_task
 
 from msgm.choice import Choice
 from msgm.data import ForgetRequest, Source
@@ -54,12 +54,7 @@ LOOK = EvaluateSettings(n=4, sampler=Choice.of("dpm++", steps=2), nll_images=2, 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """A tiny model, an untrained judge and a folder of images."""
-    root = tmp_path_factory.mktemp("task")
-    tiny_files(root)
-    return Task(
-        model=str(root / "model"), data=Source(str(root / "data")), request=ForgetRequest("label == 1"),
-        judge=str(root / "judge"), evaluation=LOOK, command="msgm sweep",
-    )  # fmt: skip
+    return tiny_task(tmp_path_factory.mktemp("task"), LOOK)
 
 
 # ------------------------------------------------------------------------------------------------ what is compared

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from msgm.data import ForgetRequest, Images, Split
+from msgm.data import ForgetRequest, Images, Source, Split
 from msgm.errors import Interrupted
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
+from msgm.experiments.core.jobs import Task
 from msgm.formats import save
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
@@ -81,6 +82,15 @@ def tiny_files(root: Path) -> None:
             Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
     save(tiny_model(), root / "model")
     tiny_judge().save(root / "judge")
+
+
+def tiny_task(root: Path, evaluation: EvaluateSettings) -> Task:
+    """What runs on `tiny_files` have in common: label 1 is forgotten."""
+    tiny_files(root)
+    return Task(
+        model=str(root / "model"), data=Source(str(root / "data")), request=ForgetRequest("label == 1"),
+        judge=str(root / "judge"), evaluation=evaluation, command="msgm sweep",
+    )  # fmt: skip
 
 
 @cache

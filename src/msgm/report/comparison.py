@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 WIDTH = 56
 """Least width of an image in a comparison, in pixels: room for the name of its column."""
 LINE = 14
+UNKNOWN = 128
+"""Grey of unknown pixels in pictures."""
 
 
 def comparison(groups: Mapping[str, Mapping[str, Tensor]], rows: int = 8) -> Image:

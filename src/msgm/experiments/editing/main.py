@@ -16,7 +16,7 @@ from ...folders import Making, Opened, opened
 from ...metrics.judge import Judge
 from ...metrics.restoration import Restored, check_judge, restored
 from ...progress import Tick, bar
-from ...report.comparison import comparison
+from ...report.comparison import UNKNOWN, comparison
 from ...report.page import commit, write_json
 from ...report.pictures import png, save_samples
 from ...report.samples import PICTURES
@@ -28,8 +28,6 @@ SHOWN = 16
 SETS, COLUMNS = ("all", "retain", "forget"), ("before", "masked", "after")
 PLACES = [f"{key}/{column}/{PICTURES}" for key in SETS for column in COLUMNS]
 MADE = Making(kind="set of edited images", names=(*PLACES, "comparison.png", "results.json"), anew=True)
-UNKNOWN = 128
-"""Grey of unknown pixels in pictures."""
 
 
 def edit(

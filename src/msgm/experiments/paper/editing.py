@@ -16,7 +16,7 @@ from ...metrics.judge import Judge
 from ...metrics.restoration import restored
 from ...metrics.similarity import ssim
 from ...model.score import ScoreModel
-from ...report.comparison import comparison
+from ...report.comparison import UNKNOWN, comparison
 from ...report.pictures import png
 from ...sampling import Heun, PredictorCorrector
 from ...sampling.editing import inpaint, read_mask, reconstruct
@@ -28,8 +28,6 @@ from .printed import Edit
 EDITED = "edited.png"
 SHOWN = 8
 """Images of each set in a picture."""
-UNKNOWN = 128
-"""Grey of unknown pixels in pictures."""
 
 
 def edited(

@@ -50,12 +50,12 @@ def where(part: Part) -> str:
 def parts(results: Results) -> list[Part]:
     """One for each process, origin and set of methods of the tables, but for sets that are within another."""
     found = {(p.process, p.origin, p.methods): p for name in results["tables"] for p in TABLES[name].parts}
-    return [
-        part
-        for process, origin, methods in found
-        if not any((process, origin) == other[:2] and set(methods) < set(other[2]) for other in found)
-        for part in [found[process, origin, methods]]
-    ]
+    return [part for part in found.values() if not any(_within(part, other) for other in found.values())]
+
+
+def _within(part: Part, other: Part) -> bool:
+    same = (part.process, part.origin) == (other.process, other.origin)
+    return same and set(part.methods) < set(other.methods)
 
 
 def rows(results: Results, part: Part, method: str) -> list[Mapping[str, Any]]:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...choice import Choice
 from ...errors import UserError
@@ -25,9 +24,6 @@ from ..core.estimate import forecast, room_for
 from ..core.evaluate import EvaluateSettings, beside
 from ..core.jobs import GRID, Job, Task, inputs, judge_of, perform_all
 from ..core.seeds import over_seeds
-
-if TYPE_CHECKING:
-    pass
 
 MADE = Making(kind="sweep", names=("runs", "results.json", "report.html", "pareto.png", "pareto.svg"))
 REPEATED = Making(kind="set of runs", names=("seed-*", "results.json"))
