@@ -180,8 +180,8 @@ def measure(given: Sequence[str] | None = None) -> Path:
     options = arguments(
         __doc__ or "",
         given,
-        writes=(2, 24, "kills at writes of each command, spread over all of them"),
-        instants=(1, 8, "signals at random instants of each command"),
+        writes=(2, 16, "kills at writes of each command, spread over all of them"),
+        instants=(1, 5, "signals at random instants of each command"),
         only=(None, None, "one command; by default all"),
     )
     report = Report(name="faults", claim=" ".join((__doc__ or "").split("\n\n")[0].split()), options=options)
@@ -197,7 +197,8 @@ def measure(given: Sequence[str] | None = None) -> Path:
             room = Room(name=name, command=each, root=Path(folder) / name.replace(" ", "_"))
             room.root.mkdir()
             expected, writes, seconds = room.whole()
-            places = sorted({round(1 + k * (writes - 1) / max(1, options.writes - 1)) for k in range(options.writes)})
+            tries = min(options.writes, each.most)
+            places = sorted({round(1 + k * (writes - 1) / max(1, tries - 1)) for k in range(tries)})
             became: Counter[str] = Counter()
             faulty = 0
             for k, at in enumerate(places):
@@ -206,7 +207,7 @@ def measure(given: Sequence[str] | None = None) -> Path:
                 _note(report, f"{name}, {signal.Signals(number).name} at write {at} of {writes}", faults)
                 became[word] += 1
                 faulty += bool(faults)
-            for k in range(options.instants):
+            for k in range(min(options.instants, each.most)):
                 after, number = draw.uniform(0, seconds), SIGNALS[k % 4]
                 word, faults = room.hit(expected, number, after=after)
                 _note(report, f"{name}, {signal.Signals(number).name} after {after:.2f} s", faults)

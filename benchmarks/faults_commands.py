@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,11 +25,15 @@ RULE = "label == 1"
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command line, run inside a folder of its own; ``resume`` are the words that go on with it."""
+    """A command line, run inside a folder of its own; ``resume`` are the words that go on with it.
+
+    ``most``: kills at writes, and signals at instants, of a command that takes long however small it is.
+    """
 
     words: Sequence[str]
     resume: Sequence[str] = ("--resume",)
     out: str = "out"
+    most: int = 1000
 
 
 def commands(base: Path) -> Mapping[str, Command]:
@@ -66,7 +70,7 @@ def commands(base: Path) -> Mapping[str, Command]:
             f"--judge {{base}}/judge --attacks member,locate --workers 1 {data}"
         ),
         "demo": command("demo --steps 2 --batch 2 -n 4 --sampler.steps 2 --nll-images 0"),
-        "reproduce toy": command("reproduce toy --threads 1"),
+        "reproduce toy": replace(command("reproduce toy --threads 1"), most=4),
         # Tables are gone on with by the same words.
         "reproduce table7": command(f"reproduce table7 --data {{base}}/digits {cpu} --workers 1", False),
     }

@@ -293,6 +293,13 @@ def test_a_state_that_cannot_be_is_named(changed: dict, said: str, halfway: Path
     assert (tmp_path / "m" / STATE).read_bytes() == before
 
 
+def test_a_state_that_holds_nothing_but_whose_it_is_is_named(halfway: Path, tmp_path: Path) -> None:
+    shutil.copytree(halfway, tmp_path / "m")
+    write_tensors(tmp_path / "m" / STATE, {"identity": read_tensors(tmp_path / "m" / STATE)["identity"]})
+    with pytest.raises(UserError, match=f"{STATE} is no state of this run "):
+        unlearned(tmp_path / "m", resume=True)
+
+
 def test_a_finished_or_foreign_folder_is_refused(tmp_path: Path) -> None:
     unlearned(tmp_path / "m", replace(SHORT, steps=1))
     before = (tmp_path / "m" / RECORD).read_bytes()

@@ -90,7 +90,7 @@ class Folder:
         Raises UserError where it is broken.
         """
         path, tensors = here().told(self._saved)
-        if not tensors:
+        if not path:
             return
         try:
             _put(state, tensors, steps)
