@@ -89,7 +89,9 @@ def run(
         else:
             time.sleep(0.003)
     assert used is not None
-    own = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    # What a child has from the start; of the libraries' files, which it maps again, all that it reads is its own.
+    status_of = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    own = 1024 * int(status_of["RssAnon"].split()[0])
     said = [path.read_text(encoding="utf-8", errors="backslashreplace") for path in outs]
     return Ended(
         pid=child, status=status, out=said[0], err=said[1], seconds=used.ru_utime + used.ru_stime,

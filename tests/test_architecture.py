@@ -28,7 +28,7 @@ ROOMS = {
     "installed": "",
     "process": "",
     "data": "progress storage",
-    "model": "process",
+    "model": "progress process",
     "formats": "processes storage folders process model",
     "sampling": "processes progress installed process data model",
     "likelihood": "processes process model data sampling",

@@ -107,6 +107,19 @@ def test_a_picture_that_a_power_cut_broke_is_drawn_again(
     assert contents(out) == whole
 
 
+def test_images_without_numbers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Diverging(DPMSolverSDE):
+        def step(self, x: torch.Tensor, *given: Any) -> torch.Tensor:
+            x = super().step(x, *given).clone()
+            x[0] = torch.nan
+            return x
+
+    draw(Diverging(MODEL, steps=5), 5, tmp_path / "out", identity=NAME, batch=2, progress=False)
+    assert "note: 3 of the 5 images hold no numbers (NaN or infinity)" in capsys.readouterr().err
+    black = [not np.asarray(Image.open(tmp_path / f"out/0000{k}.png")).any() for k in range(5)]
+    assert black == [True, False, True, False, True]
+
+
 def test_pictures_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / "00007.png").write_bytes(b"mine")
     for ways in ({"resume": True}, {"overwrite": True}):

@@ -38,6 +38,7 @@ from msgm.training.loop import Diverged, train, unlearn
 from msgm.training.runs import LOG, STATE, read_log
 from msgm.training.runtime import Runtime
 from msgm.training.settings import TrainSettings, UnlearnSettings
+from msgm.training.step import State
 
 STEPS = 9
 SHORT = UnlearnSettings(steps=STEPS, batch=8, warmup=3, save_every=3, seed=5)
@@ -116,6 +117,69 @@ def test_losses_looked_at_late_and_pixels_held_change_nothing(uninterrupted, tmp
     assert forked(lambda: unlearned(tmp_path / "n"), step=5, number=signal.SIGTERM) == 143
     unlearned(tmp_path / "n", resume=True)
     assert result(tmp_path / "n") == uninterrupted
+
+
+def exploding(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """The retain loss of some calls, counted in this process from 1, is no number."""
+    real, seen = Denoising.__call__, []
+
+    def explode(self: Denoising, half: Any) -> Any:
+        seen.append(None)
+        return real(self, half) * (math.nan if len(seen) in calls else 1)
+
+    monkeypatch.setattr(Denoising, "__call__", explode)
+
+
+def test_a_run_that_explodes_goes_on_once_from_its_good_weights(tmp_path: Path, monkeypatch, capsys) -> None:
+    """At half the learning rate, with fresh moments. Nothing is good yet here but the parent's weights."""
+    update, rates = training.update, []
+
+    def moved(state: State, *given: Any) -> None:
+        update(state, *given)
+        rates.append(state.optimizers["optimizer"].param_groups[0]["lr"])
+
+    monkeypatch.setattr(training, "update", moved)
+    exploding(monkeypatch, 6)
+    child = unlearned(tmp_path / "m")
+    assert child.record["status"] == FINISHED.to_dict() and child.record["recovered"] == 6
+    assert "redirect diverged at step 6: retain loss nan; going on from the last good" in capsys.readouterr().err
+    assert rates == [SHORT.rate(step) * (0.5 if step >= 5 else 1) for step in range(STEPS)]
+    log = read_log(tmp_path / "m")
+    assert [line["step"] for line in log] == [*range(1, STEPS + 1)]
+    monkeypatch.setattr(TrainSettings, "rate", lambda *given: 0.0)
+    still = unlearned(tmp_path / "still")
+    assert log[5]["retain"] == read_log(tmp_path / "still")[5]["retain"]
+    assert weights_sha256(still.network) == still.record["parent"]["weights_sha256"]
+
+
+@pytest.mark.parametrize("step", [3, 5, 7])
+def test_a_run_that_recovered_continues_bit_for_bit(step: int, tmp_path: Path, monkeypatch) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "m"
+    with monkeypatch.context() as patch:
+        exploding(patch, 6)
+        unlearned(whole)
+    with monkeypatch.context() as patch:
+        exploding(patch, 6)
+        assert forked(lambda: unlearned(folder), step=step, number=signal.SIGTERM) == 143
+    with monkeypatch.context() as patch:
+        exploding(patch, 6 - step)  # none where the child came past it
+        unlearned(folder, resume=True)
+    assert result(folder) == result(whole)
+
+
+def test_a_run_that_explodes_again_ends(tmp_path: Path, monkeypatch) -> None:
+    exploding(monkeypatch, 6, 9)
+    with pytest.raises(Diverged, match=r"redirect diverged at step 8: .* last good weights"):
+        unlearned(tmp_path / "m")
+    record = json.loads((tmp_path / "m" / RECORD).read_text())
+    assert record["status"] == diverged(8).to_dict() and record["recovered"] == 6
+    assert record["weights_sha256"] == record["parent"]["weights_sha256"]
+
+
+def test_a_loss_without_a_floor_is_not_tried_again(tmp_path: Path, monkeypatch) -> None:
+    exploding(monkeypatch, 6)
+    with pytest.raises(Diverged, match="neggrad diverged at step 6"):
+        unlearned(tmp_path / "m", method=methods.neggrad())
 
 
 def test_a_full_disk_leaves_the_saved_state(uninterrupted, tmp_path: Path, monkeypatch) -> None:
@@ -273,13 +337,14 @@ def test_a_broken_state_is_named(halfway: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"run": torch.tensor([1e9, 0.1, 0.1], dtype=torch.float64)}, r"step 1e\+09 of "),
-        ({"run": torch.tensor([-1, 0.1, 0.1], dtype=torch.float64)}, "step -1 of"),
-        ({"run": torch.full((3,), math.nan, dtype=torch.float64)}, "NaN"),
+        ({"run": torch.tensor([1e9, 0.1, 0.1, 0], dtype=torch.float64)}, r"step 1e\+09 of "),
+        ({"run": torch.tensor([-1, 0.1, 0.1, 0], dtype=torch.float64)}, "step -1 of"),
+        ({"run": torch.full((4,), math.nan, dtype=torch.float64)}, "NaN"),
         ({"run": torch.zeros(0)}, "not enough values"),
         ({"optimizer.0.exp_avg": None, "optimizer.0.exp_avg_sq": None, "optimizer.0.step": None}, "no moments"),
         ({"model.network.conv_in.bias": torch.full((8,), math.nan)}, "not finite"),
         ({"average.network.conv_in.bias": None}, "Missing key"),
+        ({"good": torch.zeros(3)}, "must match"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -475,11 +540,14 @@ class Doubling(Denoising):
 
 @pytest.mark.parametrize("lag", [1, 10])
 def test_weights_kept_are_from_before_the_explosion(lag: int, tmp_path: Path, monkeypatch) -> None:
-    """They are copied every 50 steps, and step 50 is already on the way up: the parent's are the last good ones."""
+    """They are copied every 50 steps, and step 50 is already on the way up: the parent's are the last good ones.
+
+    The run goes on from them, and the loss goes on doubling: the same step is bad again.
+    """
     CALLS.clear()
     monkeypatch.setattr(Runtime, "lag", lag)
     parent = tiny_model(dropout=0.0)
-    with pytest.raises(Diverged, match="step 51: retain loss 32, lowest 1"):
+    with pytest.raises(Diverged, match="step 51: retain loss 64, lowest 1"):
         unlearned(
             tmp_path / "m", replace(SHORT, steps=60), parent=parent, method=replace(methods.unseen(), retain=Doubling())
         )

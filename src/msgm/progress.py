@@ -1,4 +1,7 @@
-"""The progress bar of everything that takes more than a few seconds: share done, a note, time left; on stderr."""
+"""The progress bar of everything that takes more than a few seconds: share done, a note, time left; on stderr.
+
+And the notes beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,11 @@ from contextlib import contextmanager
 from .processes import here
 
 Tick = Callable[..., None]
+
+
+def note(message: str) -> None:
+    """A line to be seen that is no result, on stderr, above a bar."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager

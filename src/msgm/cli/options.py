@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from ..metrics.judge import Judge
 from ..metrics.shares import forget_classes
 from ..model.score import ScoreModel
 from ..processes import here
+from ..progress import note
 from ..report.results import Results
 from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Filter
@@ -152,8 +152,8 @@ def opened(source: Source, split: Literal["train", "test"] = "train") -> Images:
 
 def say(notes: Sequence[str]) -> None:
     """Lines to be seen that are no result."""
-    for note in notes if here().first else ():
-        print(f"note: {note}", file=sys.stderr)
+    for each in notes if here().first else ():
+        note(each)
 
 
 def images_of(model: ScoreModel, source: Source, split: Literal["train", "test"]) -> Images:

@@ -44,6 +44,8 @@ def _told(entry: Mapping[str, Any], asked: set[Any]) -> list[str]:
     status = (entry.get("status") or {}).get("kind", "finished")
     head = entry.get("kind") or "read from files of another family"
     lines = [f"{head}{run if method else ''}{'' if status == 'finished' else f' ({status})'}"]
+    if type(step := entry.get("recovered")) is int:
+        lines.append(f"  diverged once, at step {step}, and went on at half the learning rate")
     request = entry.get("request")
     if request:
         for each in parts(request_of(request)):

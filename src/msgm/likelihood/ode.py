@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, in_range
+from ..model.memory import Halving
 from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..model.space import Space
@@ -85,23 +86,27 @@ def log_likelihood(
     checked = size if check is True else max(0, min(check, size))
     coarse, fine = _Runs(repeats, size), _Runs(repeats, checked)
     share = size / (repeats * (size + 2 * checked))
+
+    def follow(index: range) -> None:
+        first, part = index.start, images[index.start : index.stop]
+        both = max(0, min(checked - first, len(part)))
+        for repeat in range(repeats):
+            x = part.to(blank(model, 1))
+            if quantised:
+                x = dequantise(model.space, x, Streams((seed, repeat, "dequantise"), index))
+            for runs, way, count, cost in ((coarse, path, len(part), 1), (fine, path.doubled(), both, 2)):
+                if count == 0:
+                    continue
+                streams = Streams((seed, repeat, way.key), index[:count])
+                place = (repeat, slice(first, first + count))
+                runs.nats[place], runs.nfe[place], runs.finished[place] = way.follow(
+                    model, x[:count], streams, _scaled(tick, share * cost)
+                )
+
+    halving = Halving()
     with evaluating(model):
         for index in here().batches(range(size), batch):
-            first, part = index.start, images[index.start : index.stop]
-            both = max(0, min(checked - first, len(part)))
-            for repeat in range(repeats):
-                x = part.to(blank(model, 1))
-                if quantised:
-                    x = dequantise(model.space, x, Streams((seed, repeat, "dequantise"), index))
-                for runs, way, count, cost in ((coarse, path, len(part), 1), (fine, path.doubled(), both, 2)):
-                    if count == 0:
-                        continue
-                    streams = Streams((seed, repeat, way.key), index[:count])
-                    place = (repeat, slice(first, first + count))
-                    runs.nats[place], runs.nfe[place], runs.finished[place] = way.follow(
-                        model, x[:count], streams, _scaled(tick, share * cost)
-                    )
-
+            halving(index, follow)
     coarse.gather()
     fine.gather()
 

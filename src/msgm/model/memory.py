@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..progress import note
 from .modes import blank, evaluating
 from .score import ScoreModel
 
+T = TypeVar("T")
 COPIES = 8
 """Of the weights while they are trained: their gradients (two of some methods), two averages, two moments, the last
 good ones."""
@@ -51,6 +57,36 @@ def check_memory(model: ScoreModel, images: int) -> None:
             f"a step, and {_gib(there)} are free; take a smaller batch, smaller images or a smaller network",
             option="batch",
         )
+
+
+@dataclass(eq=False)
+class Halving:
+    """Work on rows, at most ``limit`` at a time: as many as were found to fit the memory. None: all at once."""
+
+    limit: int | None = None
+
+    def __call__(self, rows: range, work: Callable[[range], T]) -> list[T]:
+        """What ``work`` gives of these rows, in as many parts as it needs; where the memory is full, of their halves.
+
+        Raises UserError where a single row does not fit.
+        """
+        found: list[T] = []
+        while rows:
+            size = min(len(rows), self.limit or len(rows))
+            try:
+                found.append(work(rows[:size]))
+            except torch.OutOfMemoryError as full:
+                if size == 1:
+                    raise UserError("the memory is full with one image; take smaller ones") from full
+                self.limit = size // 2
+            else:
+                rows = rows[size:]
+                continue
+            # Not where the error is at hand: it holds what filled the memory.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            note(f"the memory is full with {size} images at a time: going on with {self.limit}")
+        return found
 
 
 def _gib(size: float) -> str:

@@ -55,8 +55,11 @@ class Space:
         return self.place(pixels.float(), u)
 
     def to_pixels(self, x: Tensor) -> Tensor:
-        """Points of model space -> uint8 pixels floor((x - shift) / scale), held to 0 ... 255. Undoes `to_model`."""
-        return ((x.float() - self.shift) / self.scale).floor().clamp(0, 255).to(torch.uint8)
+        """Points of model space -> uint8 pixels floor((x - shift) / scale), held to 0 ... 255, NaN as 0.
+
+        Undoes `to_model`.
+        """
+        return ((x.float() - self.shift) / self.scale).floor().nan_to_num(0.0).clamp(0, 255).to(torch.uint8)
 
     def moved(self, x: Tensor, other: Space) -> Tensor:
         """Points of this space as points of another; differentiable."""

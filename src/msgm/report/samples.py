@@ -16,7 +16,7 @@ from ..data.decode import Decoder
 from ..errors import Interrupted, UserError
 from ..folders import IDENTITY, Making, opened
 from ..processes import here
-from ..progress import bar
+from ..progress import bar, note
 from ..sampling import Sampler, fitting
 from ..storage import read_json, write_bytes
 from .pictures import grid, png, save_samples
@@ -59,14 +59,17 @@ def draw(
             place.clear()
         whole = everyone.told(lambda: _drawn(out, n))
         first = n if whole == n else whole // size * size
-        together = size * everyone.size
+        together, lost = size * everyone.size, 0
         try:
             with bar(f"{n} samples", n, done=first, show=progress) as tick:
                 for start in range(first, n, together):
                     x = sampler.sample(min(together, n - start), seed=seed, batch=size, start=start, tick=tick)
+                    lost += int((~x.flatten(1).isfinite().all(1)).sum())
                     save_samples(out, sampler.model.space.to_pixels(x.cpu()), start=start)
         except KeyboardInterrupt as stop:
             raise Interrupted.by(stop, f"interrupted; what was drawn is in {out}") from None
+        if lost and everyone.first:
+            note(f"{lost} of the {n} images hold no numbers (NaN or infinity): there the model has diverged")
         if everyone.first:
             write_bytes(out / "grid.png", png(grid(first_pictures(out, min(n, 100)))))
 

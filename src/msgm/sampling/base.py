@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..errors import UserError
-from ..model.memory import free, held
+from ..model.memory import Halving, free, held
 from ..model.modes import blank, evaluating
 from ..model.score import ScoreModel
 from ..processes import here
@@ -89,9 +89,9 @@ class Sampler(ABC):
     ) -> Tensor:
         """Images ``start`` to ``start + n - 1`` of the run ``seed``, (n, *shape) in model space.
 
-        ``batch`` images are drawn at a time (``auto``: as `fitting` finds), which changes nothing but memory
-        and speed. ``tick`` drives a progress bar of n images. The model is put in evaluation mode and left as
-        it was. Several processes share the batches, and all get all images.
+        ``batch`` images are drawn at a time (``auto``: as `fitting` finds), fewer where the memory is full, which
+        changes nothing but memory and speed. ``tick`` drives a progress bar of n images. The model is put in evaluation
+        mode and left as it was. Several processes share the batches, and all get all images.
         """
         all_of_us = here()
         if batch == "auto":
@@ -100,16 +100,21 @@ class Sampler(ABC):
             raise UserError(f"sample needs at least one image and a batch of one, got n={n}, batch={batch}")
         own, grid = all_of_us.batches(range(start, start + n), batch), self.times()
         out, done = blank(self.model, n).zero_(), n / max(1, sum(map(len, own)))
-        with evaluating(self.model):
-            for part in own:
-                size = len(part)
-                generator = Streams(seed, part)
-                x = self.model.sde.prior_std * generator.normal(blank(self.model, size))
-                for t, s in pairwise(grid):
-                    x = self.step(x, t, s, generator)
-                    if tick is not None:
-                        tick(done * size / len(grid))
-                out[part.start - start : part.stop - start] = self.model.denoise(x, grid[-1])
+
+        def draw(part: range) -> None:
+            size = len(part)
+            generator = Streams(seed, part)
+            x = self.model.sde.prior_std * generator.normal(blank(self.model, size))
+            for t, s in pairwise(grid):
+                x = self.step(x, t, s, generator)
                 if tick is not None:
                     tick(done * size / len(grid))
+            out[part.start - start : part.stop - start] = self.model.denoise(x, grid[-1])
+            if tick is not None:
+                tick(done * size / len(grid))
+
+        with evaluating(self.model):
+            halving = Halving()
+            for part in own:
+                halving(part, draw)
         return all_of_us.summed(out)

@@ -23,7 +23,7 @@ from ..model.memory import check_memory
 from ..model.score import ScoreModel
 from ..process.times import LogNormalClock, UniformClock, stratified, uniform
 from ..processes import Lost, here
-from ..progress import bar
+from ..progress import bar, note
 from ..status import FINISHED, Status, diverged
 from . import inputs
 from .batches import Pixels
@@ -79,7 +79,8 @@ def train(
     Raises:
         UserError: the images' shape is not the model's; the run's folder exists; a resumed run's settings differ; the
             method needs a trained model, or a judge's confidence that is not given.
-        Diverged: the guard stopped the run; the last good weights are in its folder.
+        Diverged: the guard stopped the run a second time, or a method whose loss has no floor at once; the last good
+            weights are in its folder. The first time a run goes on from them, at half the learning rate.
     """
     method = method or standard()
     if method.fine_tunes:
@@ -175,16 +176,24 @@ def _fit(model: ScoreModel, data: Images | Split, plan: _Plan) -> ScoreModel:
             record["prepared"] = found
         folder.restore(state, settings.steps)
         _same_for_all(state, objective)
-        try:
-            _steps(state, objective, folder, plan)
-        except Exploded as bad:
-            state.averaged.copy_(state.good)
-            message = (
-                f"{method.name} diverged at step {bad.step}: retain loss {bad.value:.3g}, lowest {state.lowest:.3g}. "
-                f"Kept the last good weights; try a larger alpha, a lower lr or a bounded form of the term"
-            )
-            status = diverged(bad.step)
-            raise Diverged(message, status, _finish(state, folder, record, status, plan.watch)) from None
+        while True:
+            try:
+                _steps(state, objective, folder, plan)
+                break
+            except Exploded as bad:
+                what = f"{method.name} diverged at step {bad.step}: retain loss {bad.value:.3g}"
+                # A loss without a floor goes there again, at whatever rate.
+                if state.recovered or not method.bounded:
+                    state.averaged.copy_(state.good)
+                    message = (
+                        f"{what}, lowest {state.lowest:.3g}. Kept the last good weights; try a larger alpha, a lower "
+                        "lr or a bounded form of the term"
+                    )
+                    status = diverged(bad.step)
+                    raise Diverged(message, status, _finish(state, folder, record, status, plan.watch)) from None
+                state.recover(bad.step)
+                if here().first:
+                    note(f"{what}; going on from the last good weights, at half the learning rate")
         return _finish(state, folder, record, FINISHED, plan.watch)
 
 
@@ -250,7 +259,13 @@ def _finish(state: State, folder: Folder, record: dict[str, Any], status: Status
     """The average, shipped: with its record, in full precision, in the folder if there is one."""
     average = state.average
     average.precision = "fp32"
-    average.record = {**record, "status": status.to_dict(), **(watch.ship(average) if watch is not None else {})}
+    once = {"recovered": state.recovered} if state.recovered else {}
+    average.record = {
+        **record,
+        **once,
+        "status": status.to_dict(),
+        **(watch.ship(average) if watch is not None else {}),
+    }
     if folder.path is not None:
         write_model(average, folder.path)
     folder.finish(status)

@@ -38,6 +38,16 @@ class Batch:
     share: Share
     generator: torch.Generator
 
+    def part(self, rows: range) -> Batch:
+        """Some of its rows, numbered as in the whole batch."""
+        share, first, size = self.share, self.share.first, self.share.end - self.share.first
+        if len(rows) == size:
+            return self
+        own = slice(rows.start - first, rows.stop - first)
+        x, t, eps = (torch.cat([half[own] for half in value.split(size)]) for value in (self.x, self.t, self.eps))
+        weight = None if self.weight is None else self.weight[own]
+        return replace(self, x=x, t=t, eps=eps, weight=weight, share=replace(share, first=rows.start, end=rows.stop))
+
 
 @dataclass(kw_only=True, eq=False)
 class Objective:
@@ -138,8 +148,13 @@ class Objective:
             stack.enter_context(dropout_seed(mix(self.seed, batch.step), self.runtime.device))
             if share.part < 1:
                 whole = share.of * len(batch.x) // size
-                stack.enter_context(OfWhole(self._own(share, whole, batch.x.device), whole))
-            predicted = self.model(batch.x, batch.t)
+                own = self._own(share, whole, batch.x.device)
+                # A row by itself may lie in the memory in another order than several, and dropout is drawn in that.
+                twice = 2 if len(own) == 1 else 1
+                stack.enter_context(OfWhole(own.repeat(twice), whole))
+                predicted = self.model(torch.cat([batch.x] * twice), batch.t.repeat(twice))[: len(own)]
+            else:
+                predicted = self.model(batch.x, batch.t)
         generator, done, method = batch.generator.clone_state(), batch.step / self.steps, self.method
         retain, *forget = (
             Noised(x=x, t=t, eps=eps, predicted=said, model=self.model, generator=generator, progress=done, share=share)

@@ -80,7 +80,8 @@ class Folder:
         for name, optimizer in state.optimizers.items():
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-        tensors["run"] = torch.tensor([state.step, state.smooth, state.lowest], dtype=torch.float64)
+        tensors["good"] = state.good
+        tensors["run"] = torch.tensor([state.step, state.smooth, state.lowest, state.recovered], dtype=torch.float64)
         tensors["identity"] = self._mark()
         write_tensors(self.place.path / STATE, tensors)
 
@@ -150,8 +151,8 @@ def spare(folder: str | os.PathLike[str] | None, weights_sha256: str) -> None:
 
 
 def _put(state: State, tensors: Mapping[str, Tensor], steps: int) -> None:
-    step, state.smooth, state.lowest = tensors["run"].tolist()
-    state.step = int(step)
+    step, state.smooth, state.lowest, recovered = tensors["run"].tolist()
+    state.step, state.recovered = int(step), int(recovered)
     if not 0 < state.step <= steps or state.step != step:
         raise ValueError(f"step {step:g} of {steps}")
 
@@ -160,7 +161,7 @@ def _put(state: State, tensors: Mapping[str, Tensor], steps: int) -> None:
 
     state.model.load_state_dict(part("model."))
     state.average.load_state_dict(part("average."))
-    state.good = state.averaged.clone()
+    state.good.copy_(tensors["good"])
     for name, optimizer in state.optimizers.items():
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in part(f"{name}.").items():
@@ -171,7 +172,7 @@ def _put(state: State, tensors: Mapping[str, Tensor], steps: int) -> None:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     if not state.optimizers["optimizer"].state:
         raise ValueError("no moments of the optimiser")
-    if not all(bool(vector.isfinite().all()) for vector in (state.weights, state.averaged)):
+    if not all(bool(vector.isfinite().all()) for vector in (state.weights, state.averaged, state.good)):
         raise ValueError("weights that are not finite")
 
 
@@ -220,11 +221,11 @@ def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def disk(model: nn.Module, steps: int, runs: int = 1, at_once: int = 1) -> int:
     """About how many bytes so many runs of a model take, of which some go on at once.
 
-    A run that goes on has weights, average and two moments, once more while a new state replaces the old, and in the
-    end the model; the log stays beside that.
+    A run that goes on has weights, average, the last good ones and two moments, once more while a new state replaces
+    the old, and in the end the model; the log stays beside that.
     """
     weights = sum(int(value.nbytes) for value in model.state_dict().values())
-    return runs * (weights + LINE * steps) + min(runs, at_once) * 8 * weights
+    return runs * (weights + LINE * steps) + min(runs, at_once) * 10 * weights
 
 
 def completed(folder: str | os.PathLike[str]) -> bool:
