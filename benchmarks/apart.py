@@ -102,9 +102,10 @@ def run(
 def command(words: Sequence[str], *, until_work: bool = False) -> Callable[[], object]:
     """The command line; ``until_work`` ends it with `BEGAN` where its first progress bar is to appear."""
 
-    def action() -> None:
-        from msgm.cli.main import main
+    # Before the child is there: a signal is to meet the command, and not what brings it here.
+    from msgm.cli.main import main
 
+    def action() -> None:
         if until_work:
             import rich.progress
 
