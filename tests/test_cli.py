@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, fields, is_dataclass
@@ -93,6 +94,26 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_a_library_takes_for_an_error_of_its_own(number: int) -> None:
+    """What a handler raises may come out of C code as another exception, of any kind."""
+    code = f"""
+import os, signal
+import msgm.cli.main as cli
+signal.signal({int(number)}, signal.SIG_DFL if {int(number)} != 2 else signal.default_int_handler)
+def swallow(*given):
+    try:
+        os.kill(os.getpid(), {int(number)})
+        for _ in range(10**6): pass
+    except KeyboardInterrupt:
+        raise ValueError("no such shape") from None
+cli._run = swallow
+cli.main(["inspect", "demo"])
+"""
+    ended = python("-c", code)
+    assert (ended.returncode, ended.stderr) == (128 + number, "msgm: interrupted\n")
 
 
 # ------------------------------------------------------------------------------------------------ help and spelling

@@ -48,6 +48,8 @@ Start with: msgm demo --out runs/demo
 """
 LONGEST = 300
 """Characters of a message."""
+STRUCK: list[int] = []
+"""The signals that this command got."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -76,16 +78,21 @@ def main(arguments: list[str] | None = None) -> None:
     from ..errors import UserError
     from ..processes import here
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not where nohup has it ignored
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # nohup may have it ignored
             signal.signal(number, _interrupt)
+    STRUCK.clear()
     try:
         _run(name, argv[1:])
-    except UserError as error:
-        _fail(2, f"{error} (--{error.option.replace('_', '-')})" if error.option else str(error))
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _fail(2, f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched")
+    except Exception as error:
+        if STRUCK:  # some libraries take what the handler raises in them for an error of their own
+            _fail(128 + STRUCK[0], "interrupted")
+        if isinstance(error, UserError):
+            _fail(2, f"{error} (--{error.option.replace('_', '-')})" if error.option else str(error))
+        if isinstance(error, OSError):
+            where = f" ({error.filename})" if error.filename else ""
+            _fail(2, f"could not read or write{where}: {error.strerror or error}; what was saved before is untouched")
+        raise
     except KeyboardInterrupt as error:
         if not here().first:  # the first says it
             raise SystemExit(128 + getattr(error, "number", signal.SIGINT)) from None
@@ -122,6 +129,7 @@ def _interrupt(number: int, frame: object) -> None:
     """What schedulers and closing terminals send is as Ctrl-C; once is enough."""
     from ..errors import Interrupted
 
+    STRUCK.append(number)
     if isinstance(sys.exception(), KeyboardInterrupt):
         return
     raise Interrupted(number=number)
