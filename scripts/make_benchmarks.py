@@ -120,13 +120,21 @@ def determinism(found: Found) -> str:
     return f"of {len(rows)} changes, to the bit: {', '.join(equal)}"
 
 
+def paper(found: Found) -> str:
+    return "; ".join(
+        f"{row['process']} {row['data']} ({row['parameters, M']:.0f} M parameters), {row['batch']} images: "
+        f"{row['train s']:.0f} s to train, {row['fine-tune s']:.0f} s to fine-tune, {row['memory, GiB']} GiB"
+        for row in found["tables"]["A step of each"]
+    )
+
+
 def ratio(found: Found) -> str:
     return f"**{found['ratio']:.1f}** [{found['least']:.1f}, {found['most']:.1f}]"
 
 
 KINDS = (
-    nll, sampling, training, processes, unlearning, sequential, memory, scaling, throughput, soak, determinism, faults,
-    hostile,
+    nll, sampling, training, processes, unlearning, sequential, memory, scaling, throughput, soak, determinism, paper,
+    faults, hostile,
 )  # fmt: skip
 SAID = {each.__name__: each for each in KINDS}
 UNIT = {
@@ -141,6 +149,7 @@ UNIT = {
     "throughput": "of one GPU",
     "soak": "growth of memory",
     "determinism": "what is equal",
+    "paper": "a step of the paper's networks",
     "faults": "kills",
     "hostile": "hostile inputs",
 }

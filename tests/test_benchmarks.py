@@ -84,17 +84,29 @@ ROBUST = {
 }
 
 
+def forking(name: str, given: str, out: Path) -> dict[str, Any]:
+    """The report of a benchmark, run by itself: it forks, which these tests with their threads are not for."""
+    words = [sys.executable, f"benchmarks/{name}.py", "--quick", *given.split(), "--out", str(out)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("*.json")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 @pytest.mark.parametrize("name", ROBUST)
 def test_kills_and_hostile_inputs_are_survived(name: str, tmp_path: Path) -> None:
-    """A short version, in processes of its own: they are forked, which these tests with their threads are not for."""
     given, what, least = ROBUST[name]
-    words = [sys.executable, f"benchmarks/{name}.py", "--quick", *given.split(), "--out", str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("*.json")
-    found = json.loads(path.read_text())
+    found = forking(name, given, tmp_path)
     assert found["faults"] == 0, found["notes"]
     assert found[what] >= least
+
+
+@pytest.mark.slow
+def test_one_step_of_each_network_of_the_papers_budget(tmp_path: Path) -> None:
+    rows = forking("paper", "--cases 5", tmp_path)["tables"]["A step of each"]
+    assert [row["process"] for row in rows] == ["ve", "vp", "ddpm", "vp", "vp"]
+    assert all(row["parameters, M"] > 20 for row in rows)
 
 
 def test_committed_reports_say_what_their_numbers_say() -> None:

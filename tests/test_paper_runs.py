@@ -1,12 +1,10 @@
 """Grids of the paper's tables on several processes: killed, gone on with, and at the paper's full size."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,10 @@ import torch
 from PIL import Image
 
 from msgm.cli.main import main as cli
-from msgm.data import ForgetRequest, Images, Source
-from msgm.experiments.paper.budgets import BUDGETS, AuditSettings, Budget, Draw, Kind
+from msgm.data import Source
+from msgm.experiments.paper.budgets import AuditSettings, Budget, Draw, Kind
 from msgm.experiments.paper.main import reproduce
-from msgm.experiments.paper.tables import TABLES, recipe
-from msgm.experiments.paper.work import Deadline, Work
 from msgm.metrics.judge_training import JudgeSettings
-from msgm.training.loop import train, unlearn
-from msgm.training.runs import RunSpec
-from msgm.training.runtime import Runtime
 from msgm.training.settings import TrainSettings, UnlearnSettings
 
 BUDGET = Budget(
@@ -124,44 +117,3 @@ def test_words_that_cannot_be_are_refused(
         cli(["reproduce", *words.format(here=tmp_path).split(), "--out", str(out)])
     assert end.value.code == 2 and message in capsys.readouterr().err
     assert not out.exists()
-
-
-PAPER = [
-    (name, part.process)
-    for name in ("table2-mnist", "table6", "table2-celeba", "table2-stl10")
-    for part in TABLES[name].parts
-    if part.origin == "tuned"
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "process"), PAPER)
-def test_one_step_of_the_papers_budget(name: str, process: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Training and fine-tuning with a forget loss, the paper's network in full; its batch of 400 where it fits."""
-    table = TABLES[name]
-    budget = BUDGETS["paper"][table.request.data]
-    batch = 400 if torch.cuda.is_available() else 4  # On a CPU 400 images take some 50 GB.
-    size, channels = budget.image_size, 1 if table.request.data == "mnist" else 3
-    labels = torch.arange(2 * batch) % len(table.request.names)
-    images = Images.of(
-        torch.randint(0, 256, (2 * batch, channels, size, size), dtype=torch.uint8), name="noise",
-        columns={table.request.column: labels},
-    )  # fmt: skip
-    work = Work(
-        out=Path("unused"), budget=budget, request=table.request, data=Source("unused"),
-        runtime=Runtime.choose(precision=budget.precision), deadline=Deadline(None),
-    )  # fmt: skip
-    kind, run = budget.kinds[process], RunSpec(precision=budget.precision, progress=False)
-    began = time.perf_counter()
-    model = train(work.untrained(process, images), images, settings=replace(kind.train, steps=1, batch=batch), run=run)
-    trained = time.perf_counter() - began
-    split, method = ForgetRequest(table.request.rule).split(images), recipe("orthogonal alpha=0.7 every=1")
-    child = unlearn(model, split, method=method, settings=replace(kind.tune, steps=1, batch=batch), run=run)
-    assert all(bool(p.isfinite().all()) for p in child.parameters())
-    assert sum(p.numel() for p in child.parameters()) > 20e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    with capsys.disabled():
-        took = f"{trained:.1f} s to train, {time.perf_counter() - began - trained:.1f} s to fine-tune"
-        print(f"\n{name}, {process}: a step of {batch} images: {took}; {peak:.1f} GB at most")
