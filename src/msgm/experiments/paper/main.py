@@ -80,9 +80,10 @@ def reproduce(
         left = prepare([piece for stage in all_stages for piece in stage], resume=True)
         try:
             _go(work, tables, all_stages, left, min(workers, max(1, len(left))), engine, say, progress)
-        except Interrupted:
+        except Interrupted as stop:
             if not work.deadline.passed:
-                raise
+                said = "interrupted; what is finished is kept, and the same command goes on"
+                raise Interrupted(said, stop.number) from None
             say("time is up; the next call goes on")
         finally:
             found = collected(work, tables)
