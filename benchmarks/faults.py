@@ -26,7 +26,7 @@ from common import Report, arguments, main
 from faults_commands import Command, commands, prepare
 
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "os.truncate"}
-LIMIT, GRACE = 600.0, 20.0
+LIMIT, GRACE = 1800.0, 20.0
 """Seconds that a command may take, and its workers to end after it."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TIMES = {"seconds", "audit seconds", "piece_seconds", "date", "command", "seal"}

@@ -70,7 +70,7 @@ def commands(base: Path) -> Mapping[str, Command]:
             f"--judge {{base}}/judge --attacks member,locate --workers 1 {data}"
         ),
         "demo": command("demo --steps 2 --batch 2 -n 4 --sampler.steps 2 --nll-images 0"),
-        "reproduce toy": replace(command("reproduce toy --threads 1"), most=4),
+        "reproduce toy": replace(command("reproduce toy --threads 1"), most=3),
         # Tables are gone on with by the same words.
         "reproduce table7": command(f"reproduce table7 --data {{base}}/digits {cpu} --workers 1", False),
     }
