@@ -19,7 +19,7 @@ from msgm import cli
 from msgm.cli.main import main
 from msgm.data import Source
 from msgm.errors import UserError
-from msgm.folders import IDENTITY, LOCK, Making, differences, opened, reserved, room
+from msgm.folders import IDENTITY, LOCK, Making, differences, lock, opened, reserved, room
 from msgm.formats import load, save
 from msgm.formats.native import RECORD
 from msgm.model import memory
@@ -202,6 +202,10 @@ def test_what_a_run_was_killed_before_is_done_by_the_next(tmp_path: Path) -> Non
     assert completed(out) and (out / IDENTITY).read_bytes() == ended
     (out / STATE).write_bytes(b"")  # killed before its state was removed
     assert completed(out) and not (out / STATE).exists()
+    (out / LOCK).touch()  # of a process that was killed before it could take it away
+    assert completed(out) and not (out / LOCK).exists()
+    with lock(out):
+        assert completed(out) and (out / LOCK).exists()
     (out / STATE).write_bytes(b"")
     (out / IDENTITY).write_text(json.dumps(note))  # the model may be of another run, which this one was to replace
     assert not completed(out) and (out / STATE).exists()

@@ -200,6 +200,13 @@ def lock(folder: Path) -> AbstractContextManager[None]:
     return _locked(folder, folder / LOCK)
 
 
+def unlocked(folder: Path) -> None:
+    """What the lock of a process that died has left goes; one that is held stays."""
+    if (folder / LOCK).exists():
+        with suppress(UserError), lock(folder):
+            pass
+
+
 @contextmanager
 def _locked(what: Path, by: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..folders import IDENTITY, Making, Opened, opened
+from ..folders import IDENTITY, Making, Opened, opened, unlocked
 from ..formats.native import MODEL, RECORD, names, read_record
 from ..formats.tensors import read_tensors, write_tensors
 from ..model.score import ScoreModel
@@ -229,7 +229,9 @@ def disk(model: nn.Module, steps: int, runs: int = 1, at_once: int = 1) -> int:
 
 
 def completed(folder: str | os.PathLike[str]) -> bool:
-    """Whether a run's model is in its folder; what it was killed before is done: it is noted as ended, its state goes.
+    """Whether a run's model is in its folder.
+
+    What it was killed before is done: it is noted as ended, its state and its lock go.
 
     Where the state is still there and nothing is noted, the run is to be resumed.
     """
@@ -237,6 +239,7 @@ def completed(folder: str | os.PathLike[str]) -> bool:
     note = read_json(path / IDENTITY) if (path / IDENTITY).is_file() else {}
     if not (path / RECORD).is_file() or ("ended" not in note and (path / STATE).exists()):
         return False
+    unlocked(path)
     if note and "ended" not in note:
         write_json(path / IDENTITY, note | {"ended": read_record(path / RECORD)["status"]})
     (path / STATE).unlink(missing_ok=True)
