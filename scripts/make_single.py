@@ -33,10 +33,24 @@ def made_by(results: Results) -> str:
 
 
 def answer(results: Results) -> str:
-    """How often each model draws the image."""
+    """How often each model draws the image, and which give it back when it is noised, the least first."""
+    innocent, parent, *others = results.rows
     rates = {row.model: row.get(quantities.DRAWN) for row in results.rows}
-    said = ", ".join(f"`{name}` {rate.text()} %" for name, rate in rates.items() if rate is not None)
-    return f"Of its samples each model draws the image in: {said}."
+    drawn = [f"`{row.model}` {rate.text()} %" for row in others if (rate := rates[row.model]) and rate.value]
+    again = {
+        row.model: [found.value or 0.0 for level in quantities.LEVELS if (found := row.get(quantities.AGAIN[level]))]
+        for row in (innocent, *others)
+    }
+    levels = ", ".join(f"{level:g}" for level in quantities.LEVELS)
+    order = sorted(again, key=lambda name: sum(again[name]))
+    back = "; ".join(f"`{name}` {', '.join(f'{100 * share:.0f}' for share in again[name])}" for name in order)
+    before = rates[parent.model]
+    assert before is not None
+    return (
+        f"Before, {before.text()} % of the samples are the image. After: {', '.join(drawn) or 'none, by any recipe'}."
+        f"\n\nWhoever has the image asks otherwise. Noised to r = {levels} and denoised, so many of 100 times it comes "
+        f"back, beside a model of digits that never saw it: {back}."
+    )
 
 
 def measured(results: Results) -> str:

@@ -39,8 +39,8 @@ def shirt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_recipe_forgets_the_one_image_from_a_model_that_saw_it(shirt: Path, tmp_path: Path) -> None:
     results = reproduce(tmp_path / "out", shirt, budget=BUDGET, progress=False)
-    assert [row.model for row in results.rows] == ["parent", "unseen", "deflect"]
-    assert [len(row.runs) for row in results.rows] == [0, 2, 2]
+    assert [row.model for row in results.rows] == ["never-saw-it", "parent", "unseen", "deflect"]
+    assert [len(row.runs) for row in results.rows] == [0, 0, 2, 2]
     names = {"drawn", "closest", "junk", "again r=0.5", "again r=1", "again r=2", "Fréchet"}
     assert all(names <= set(row.measured) for row in results.rows)
     parent = msgm.load(tmp_path / "out/runs/parent/model")

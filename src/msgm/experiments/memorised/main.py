@@ -25,6 +25,7 @@ from ...formats.native import EMBEDDED
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measured
+from ...model.score import ScoreModel
 from ...progress import Tick, bar
 from ...report.page import commit, write_html, write_json
 from ...report.pictures import grid, picture, png
@@ -41,7 +42,7 @@ from ..core.seeds import over_seeds
 from .evidence import EvidenceSettings, evidence
 
 MADE = Making(kind="single image", names=("runs", "results.json", "report.html"))
-PARENT, NEAREST, MODEL = "parent", "nearest.png", "model"
+PARENT, INNOCENT, NEAREST, MODEL = "parent", "never-saw-it", "nearest.png", "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ def reproduce(
     budget = budget or Budget()
     pixels = _read(image)
     with opened(out, replace(MADE, identity=asdict(budget)), resume=resume, overwrite=overwrite):
+        innocent = _piece(out, INNOCENT, partial(_innocent, out, pixels, budget), pixels, budget, {})
         parent = _piece(out, PARENT, partial(_parent, out, pixels, budget), pixels, budget, {})
         others = [
             _piece(
@@ -92,11 +94,11 @@ def reproduce(
             for seed in range(budget.seeds)
             for name in budget.methods
         ]  # fmt: skip
-        left = prepare([parent, *others], resume=True)
+        left = prepare([innocent, parent, *others], resume=True)
         with bar("One image, learnt and forgotten", sum(piece.cost for piece in left), show=progress) as tick:
-            for stage in ([parent], others):
+            for stage in ([parent], [innocent, *others]):
                 run_all([piece for piece in stage if piece in left], workers=workers, tick=tick)
-        rows = [_result(parent.result, "parent", "standard")]
+        rows = [_result(piece.result, name, "standard") for piece, name in ((innocent, INNOCENT), (parent, PARENT))]
         for name in budget.methods:
             runs = [piece.result for piece in others if piece.key.startswith(f"{name}/")]
             rows.append(over_seeds([_result(found, name, name) for found in runs]))
@@ -104,7 +106,7 @@ def reproduce(
             command=command, seed=budget.forget.seed, commit=commit(), budget=asdict(budget), rows=rows, judge=None
         )
         write_json(out / "results.json", results)
-        _page(out, results, pixels, [parent, *(piece for piece in others if piece.key.endswith("seed-0"))])
+        _page(out, results, pixels, [innocent, parent, *(piece for piece in others if piece.key.endswith("seed-0"))])
     return results
 
 
@@ -141,6 +143,12 @@ def _piece(
     return Piece(key=key, folder=out / "runs" / key, identity=identity, run=run)
 
 
+def _innocent(out: Path, image: Tensor, budget: Budget, tick: Tick) -> dict[str, Any]:
+    """The digits model as it is: what any model gives back of an image that it never saw."""
+    tick(0.5)
+    return _measured(out, INNOCENT, load(EMBEDDED), image, budget, FINISHED, tick)
+
+
 def _parent(out: Path, image: Tensor, budget: Budget, tick: Tick) -> dict[str, Any]:
     """The digits model goes on learning, with copies of the image among the digits."""
     folder = out / "runs" / PARENT / MODEL
@@ -148,7 +156,7 @@ def _parent(out: Path, image: Tensor, budget: Budget, tick: Tick) -> dict[str, A
         run = RunSpec(folder=folder, resume=True, device="cpu", progress=False)
         train(load(EMBEDDED), _with(image, budget.copies), settings=budget.learn, run=run)
     tick(0.5)
-    return _measured(out, PARENT, image, budget, FINISHED, tick)
+    return _measured(out, PARENT, load(folder), image, budget, FINISHED, tick)
 
 
 def _child(out: Path, image: Tensor, budget: Budget, name: str, seed: int, tick: Tick) -> dict[str, Any]:
@@ -168,14 +176,14 @@ def _child(out: Path, image: Tensor, budget: Budget, name: str, seed: int, tick:
     else:
         status = Status.from_dict(load(folder).record["status"])
     tick(0.5)
-    return _measured(out, key, image, budget, status, tick)
+    return _measured(out, key, load(folder), image, budget, status, tick)
 
 
-def _measured(out: Path, key: str, image: Tensor, budget: Budget, status: Status, tick: Tick) -> dict[str, Any]:
+def _measured(
+    out: Path, key: str, model: ScoreModel, image: Tensor, budget: Budget, status: Status, tick: Tick
+) -> dict[str, Any]:
     folder = out / "runs" / key
-    found, near = evidence(
-        load(folder / MODEL), image, test=digits("test"), judge=Judge.load(EMBEDDED), settings=budget.evidence
-    )
+    found, near = evidence(model, image, test=digits("test"), judge=Judge.load(EMBEDDED), settings=budget.evidence)
     write_bytes(folder / NEAREST, png(grid(near, columns=8, scale=2, gap=2)))
     tick(0.5)
     return {"status": status.to_dict(), "measured": {name: each.to_dict() for name, each in found.items()}}
