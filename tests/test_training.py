@@ -176,6 +176,13 @@ def test_a_run_that_explodes_again_ends(tmp_path: Path, monkeypatch) -> None:
     assert record["weights_sha256"] == record["parent"]["weights_sha256"]
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_weights_of_half_precision_are_refused(kind: torch.dtype) -> None:
+    with pytest.raises(UserError, match=f"weights are {str(kind)[6:]}, .*use .float"):
+        unlearned(None, parent=tiny_model().to(kind))
+    assert unlearned(None, parent=tiny_model().to(kind).float()).record["status"] == FINISHED.to_dict()
+
+
 def test_a_loss_without_a_floor_is_not_tried_again(tmp_path: Path, monkeypatch) -> None:
     exploding(monkeypatch, 6)
     with pytest.raises(Diverged, match="neggrad diverged at step 6"):
