@@ -33,9 +33,7 @@ def sets(
         retain, forget = data.retain, data.forget if method.forget is not None else None
     (data if isinstance(data, Images) else data.whole).check_shape(model.shape)
     if low := {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.dtype.itemsize < 4}:
-        raise UserError(
-            f"the model's weights are {', '.join(sorted(low))}, in which small steps are lost; use .float()"
-        )
+        raise UserError(f"the model's weights are {', '.join(sorted(low))}, where small steps are lost; use .float()")
     if settings.flip and len(model.shape) != 3:
         raise UserError("flip mirrors images, and the data are vectors; leave it out")
     return retain, forget
