@@ -191,7 +191,8 @@ _PAPER_VE = Kind(prediction="noise", train=replace(_PAPER_TRAIN, flip=False), tu
 _STILL = replace(_GPU_JUDGE, flip=False)
 
 BUDGETS: dict[str, dict[str, Budget]] = {
-    "small": _SMALL | {"cifar10-airplane": replace(_SMALL["cifar10"], kinds=_kinds(_PHOTOS, _PHOTOS_TUNE, "vp"))},
+    "small": _SMALL
+    | {"cifar10-airplane": replace(_SMALL["cifar10"], kinds=_kinds(_PHOTOS, _PHOTOS_TUNE, "vp"), retrain=("unseen",))},
     "gpu": {
         "mnist": replace(
             _GPU, image_size=28, network="gpu-28", kinds={"ve": _VE}, retrain=AGAIN, seeds=3, judge=_STILL
