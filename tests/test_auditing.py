@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from msgm.cli import auditing
 from msgm.cli.main import main
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
+from msgm.experiments.audit import attacking
 from msgm.experiments.audit.main import Audit, Outcome, audit
 from msgm.experiments.audit.verdict import decide, harmonic, joined, together
 from msgm.formats import load, save
@@ -200,8 +202,6 @@ def test_pictures_are_kept_when_asked_for(whole: tuple[Path, dict]) -> None:
 
 
 def test_an_audit_goes_on_where_it_was_stopped(whole: tuple[Path, dict], tmp_path: Path) -> None:
-    import shutil
-
     out, found = whole
     shutil.copytree(out, tmp_path / "b")
     (tmp_path / "b" / "pieces" / "renoise" / "model" / "row.json").unlink()
@@ -218,6 +218,26 @@ def test_an_audit_goes_on_where_it_was_stopped(whole: tuple[Path, dict], tmp_pat
             budget=replace(TINY, samples=7), workers=1, progress=False, resume=True, show_recovered=True,
             retrained={"again": tiny_model(seed=2)},
         )  # fmt: skip
+
+
+def test_what_another_audit_measured_of_the_same_models_is_taken_over(
+    whole: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, found = whole
+    shutil.copytree(out / "pieces", tmp_path / "a" / "pieces")
+    (tmp_path / "a" / "pieces" / "renoise" / "parent" / "job.json").write_text('{"attack": "renoise"}')
+    done: list[str] = []
+    attacked = attacking.attacked
+    monkeypatch.setattr(attacking, "attacked", lambda attack, *rest: done.append(attack) or attacked(attack, *rest))
+    for other, expected in ((out, []), (tmp_path / "a", ["renoise"])):
+        done.clear()
+        again = run(tmp_path / "b", show_recovered=True, reuse=other, overwrite=True)
+        assert done == expected
+        for name in ATTACKS:
+            assert again["attacks"][name]["numbers"] == found["attacks"][name]["numbers"]
+    with pytest.raises(UserError, match="is not the folder of an audit"):
+        run(tmp_path / "d", reuse=tmp_path)
+    assert not (tmp_path / "d").exists()
 
 
 def test_without_a_retrained_model_a_stand_in_is_made_and_named(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def audit(
     seed: int = 0,
     workers: int | None = None,
     engine: Engine = "local",
+    reuse: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -73,6 +74,8 @@ def audit(
         seed: of all that is random.
         workers: processes of one thread each; by default one for each core.
         engine: where the attacks are done: processes of this machine, or ray or slurm.
+        reuse: folder of another audit, of another child of the same parent: what it measured of the parent and the
+            retrained models is taken over where all else is the same.
         resume: go on with an audit that was interrupted.
         overwrite: replace what is in the output folder.
     """
@@ -104,6 +107,7 @@ def audit(
         attacks=attacks.split(",") if attacks else tuple(ATTACKS),
         workers=workers or cores(),
         engine=engine,
+        reuse=reuse,
         resume=resume,
         overwrite=overwrite,
         show_recovered=show_recovered,

@@ -24,6 +24,7 @@ from ..core.engines import Engine
 from ..core.pieces import Piece, prepare
 from ..core.pool import run_all
 
+PIECES = "pieces"
 SHOWN = 36
 """Pictures of what was recovered, of each kind."""
 
@@ -39,12 +40,13 @@ def attack_all(
     workers: int = 1,
     engine: Engine = "local",
     resume: bool = False,
+    reuse: Path | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """What each attack brought back from each model: ``found[attack][model]`` has ``measured`` and ``seconds``.
 
     ``facts``: hashes of the data and judges that the target is made of. ``show``: the model of which what was recovered
-    is kept as pictures.
+    is kept as pictures. ``reuse``: another audit's folder, of which the pieces with the same identity are taken.
     """
     common = {
         **facts, "parent": weights_sha256(target.parent), "budget": asdict(target.budget),
@@ -53,7 +55,7 @@ def attack_all(
     pieces = {
         (attack, name): Piece(
             key=f"{attack}, {name}",
-            folder=out / "pieces" / attack / name,
+            folder=out / PIECES / attack / name,
             identity={**common, "attack": attack, "model": weights_sha256(model), "shown": name == show},
             run=partial(attacked, attack, model, target, out / "recovered" / attack if name == show else None),
         )
@@ -61,13 +63,19 @@ def attack_all(
         for name, model in subjects.items()
     }
     everyone = here()
-    keys = everyone.told(lambda: [piece.key for piece in prepare(list(pieces.values()), resume=resume)])
+    keys = everyone.told(lambda: _left(list(pieces.values()), out, reuse, resume))
     left = [piece for piece in pieces.values() if piece.key in keys]
     with bar("Attacks", len(pieces), done=len(pieces) - len(left), show=progress) as tick:
         run_all(left, workers=workers if everyone.size == 1 else 1, engine=engine, tick=tick)
     return everyone.told(
         lambda: {attack: {name: pieces[attack, name].result for name in subjects} for attack in attacks}
     )
+
+
+def _left(pieces: Sequence[Piece], out: Path, reuse: Path | None, resume: bool) -> list[str]:
+    """The names of the pieces that are left to do."""
+    left = prepare(pieces, resume=resume)
+    return [piece.key for piece in left if not (reuse and piece.take(reuse / piece.folder.relative_to(out)))]
 
 
 def attacked(attack: str, model: ScoreModel, target: Target, shown: Path | None, tick: Tick) -> dict[str, Any]:

@@ -35,12 +35,12 @@ from ...training.runs import RunSpec, completed, disk
 from ...training.settings import UnlearnSettings
 from ..core.engines import Engine, available
 from ..core.evaluate import check
-from .attacking import SHOWN, attack_all, numbers
+from .attacking import PIECES, SHOWN, attack_all, numbers
 from .card import write_card
 from .verdict import Decision, Verdict, decide, harmonic, together
 
 MODEL, PARENT, STAND_IN = "model", "parent", "unseen"
-FOLDERS = ("pieces", "models", "guide", "recovered")
+FOLDERS = (PIECES, "models", "guide", "recovered")
 MADE = Making(kind="audit", names=(*FOLDERS, "audit.json", "audit.html"))
 GUIDE_SEED = 101
 KEPT = 2000
@@ -179,6 +179,7 @@ def audit(
     engine: Engine = "local",
     resume: bool = False,
     overwrite: bool = False,
+    reuse: Path | None = None,
     show_recovered: bool = False,
     command: str = "",
     progress: bool = True,
@@ -204,15 +205,19 @@ def audit(
         engine: see `run_all`.
         resume: go on with an audit that was stopped.
         overwrite: replace what is in the folder.
+        reuse: another audit's folder: what the same attacks brought back there from the same parent and retrained
+            models, by the same data, judges and budget, is not done again.
         show_recovered: keep pictures of what the attacks bring back from the model. Without it numbers alone leave.
         command: for the record.
         progress: show bars.
 
     Raises UserError, before any work: shapes, rules and judges that do not fit together, a judge that cannot tell what
-    is to be forgotten, an attack that there is none of.
+    is to be forgotten, an attack that there is none of, a folder to reuse that is no audit's.
     """
     if unknown := set(attacks) - set(ATTACKS):
         raise UserError(f"no attack {', '.join(sorted(unknown))}; known: {', '.join(ATTACKS)}")
+    if reuse is not None and not (reuse / PIECES).is_dir():
+        raise UserError(f"{reuse} is not the folder of an audit: nothing was measured there")
     available(engine)
     forgotten, _ = check(model, judge, split.request, held.whole)
     check(against, judge, split.request, held.whole)
@@ -250,7 +255,7 @@ def audit(
         )  # fmt: skip
         how: dict[str, Any] = {
             "show": MODEL if show_recovered else None, "workers": workers, "engine": engine, "resume": resume,
-            "progress": progress,
+            "reuse": reuse, "progress": progress,
         }  # fmt: skip
         found = attack_all(["ask"], subjects, target, facts, out, **how)
         share = numbers(found["ask"][PARENT])[ask.UR.name].value

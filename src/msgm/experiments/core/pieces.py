@@ -50,6 +50,14 @@ class Piece:
         """Run it and store its result."""
         write_json(self.folder / ROW, self.run(tick))
 
+    def take(self, folder: Path) -> bool:
+        """Take the result that the same work has in another folder; whether it is there."""
+        job, row = folder / JOB, folder / ROW
+        if not row.exists() or any(differences(read_json(job), json.loads(json.dumps(self.identity)))):
+            return False
+        write_json(self.folder / ROW, read_json(row))
+        return True
+
     def begun(self) -> bool:
         """Whether it was begun before; UserError, which says what differs, where that was with another identity."""
         return begun(self.folder / JOB, self.identity)
