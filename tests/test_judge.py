@@ -13,7 +13,7 @@ from torch import Tensor
 from msgm.data import Images
 from msgm.errors import UserError
 from msgm.metrics.judge import JUNK, Judge
-from msgm.metrics.judge_training import JudgeSettings, train_judge
+from msgm.metrics.judge_training import JudgeSettings, _order, train_judge
 from msgm.metrics.junk import KINDS, JunkMaker
 from msgm.model.space import Space
 
@@ -95,6 +95,26 @@ def test_a_judge_of_an_attribute_in_colour() -> None:
     judge = train_judge(train, test, settings, column="stands", names=("other", "stands"), progress=False)
     assert (judge.classes, judge.names, judge.column) == ((0, 1), ("other", "stands"), "stands")
     assert judge.accuracy > 0.8
+
+
+def test_classes_are_drawn_alike_where_that_is_asked() -> None:
+    target, draw = torch.tensor([0] * 950 + [1] * 40 + [2] * 10), torch.Generator().manual_seed(0)
+    seen = target[_order(target, True, draw)].bincount()
+    assert len(_order(target, True, draw)) == 1000
+    # A third each; the standard deviation of a count is 15.
+    assert (seen - 1000 / 3).abs().max() < 60
+    assert torch.equal(_order(target, False, draw).sort().values, torch.arange(1000))
+
+
+def test_accuracy_with_the_classes_weighed_alike(judge: Judge) -> None:
+    n = len(judge.classes)
+    confusion = torch.zeros(n + 1, n + 1, dtype=torch.int64)
+    confusion[:n, :n] = torch.diag(torch.tensor([90] + [1] * (n - 1)))
+    confusion[0, 1], confusion[1, -1] = 10, 3
+    other = Judge(judge.classes, judge.shape)
+    other.record = {"confusion": confusion.tolist()}
+    assert other.accuracy == pytest.approx((90 + n - 1) / (100 + 4 + n - 2))
+    assert other.balanced_accuracy == pytest.approx((0.9 + 0.25 + (n - 2)) / n)
 
 
 def test_progress_goes_to_the_error_stream(capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,10 @@ def train_judge(
         judge.record["command"] = command
         judge.save(out, half=half)
         place.end()
-    print(f"saved {out}: {judge.accuracy:.2%} of test images right, {judge.real_called_junk:.2%} of them called junk")
+    print(
+        f"saved {out}: {judge.accuracy:.2%} of test images right "
+        f"(classes weighed alike: {judge.balanced_accuracy:.2%}), {judge.real_called_junk:.2%} of them called junk"
+    )
 
 
 def unlearn(

@@ -194,6 +194,12 @@ class Judge(nn.Module):
         return float(self.confusion.diagonal()[:-1].sum() / self.confusion[:-1].sum())
 
     @property
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes of the share of each one's real test images given their own label."""
+        real = self.confusion[:-1].double()
+        return float((real.diagonal() / real.sum(1)).nanmean())
+
+    @property
     def confusion(self) -> Tensor:
         """Counts (classes + 1, classes + 1) on test data: row truth, column verdict; junk is last in both."""
         if "confusion" not in self.record:

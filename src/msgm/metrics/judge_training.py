@@ -44,6 +44,7 @@ class JudgeSettings:
         lr: the rate that the cosine starts from.
         junk_share: part of each batch that is junk.
         flip: mirror images at random: right for photographs, wrong for digits.
+        balance: draw every class as often as the others: for attributes that few images have.
         width: channels of the first stage.
         seed: of everything random.
     """
@@ -53,6 +54,7 @@ class JudgeSettings:
     lr: float = 6e-3
     junk_share: float = 0.3
     flip: bool = False
+    balance: bool = False
     width: int = 16
     seed: int = 0
 
@@ -102,7 +104,7 @@ def train_judge(
     with bar("Training the judge", total, show=progress) as tick:
         for step in range(total):
             if step % per_epoch == 0:
-                order = torch.randperm(len(train), generator=draw, device=device)
+                order = _order(target, settings.balance, draw)
             index = order[step % per_epoch * settings.batch :][: settings.batch]
             pixels = train.rows(index) if there is None else there[index]
             real = _vary(judge.space.to_model(pixels, draw), settings.flip, draw)
@@ -169,6 +171,14 @@ def _classes(
     if names is None and column == "label" and train.label_names.keys() >= set(classes):
         names = [train.label_names[label] for label in classes]
     return classes, names
+
+
+def _order(target: Tensor, balance: bool, generator: torch.Generator) -> Tensor:
+    """Rows of one pass over the images: each once, or all classes equally often."""
+    if not balance:
+        return torch.randperm(len(target), generator=generator, device=target.device)
+    share = target.bincount()[target].reciprocal()
+    return torch.multinomial(share, len(target), replacement=True, generator=generator)
 
 
 def _junk_maker(data: Images, column: str, generator: torch.Generator) -> JunkMaker:
