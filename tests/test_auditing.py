@@ -19,7 +19,8 @@ from msgm.cli.main import main
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.experiments.audit import attacking
-from msgm.experiments.audit.main import Audit, Outcome, audit
+from msgm.experiments.audit.main import audit
+from msgm.experiments.audit.outcome import Audit, Outcome
 from msgm.experiments.audit.verdict import decide, harmonic, joined, together
 from msgm.formats import load, save
 from msgm.metrics.judge import Judge

@@ -11,8 +11,9 @@ from typing import Literal
 from ..attacks.table import ATTACKS
 from ..attacks.target import BUDGETS
 from ..errors import UserError
-from ..experiments.audit.main import MADE, MODEL, PARENT
+from ..experiments.audit.main import MADE
 from ..experiments.audit.main import audit as attack
+from ..experiments.audit.outcome import MODEL, PARENT
 from ..experiments.core.engines import Engine, available
 from ..experiments.core.pool import cores
 from ..folders import ready
