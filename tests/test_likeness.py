@@ -1,5 +1,6 @@
 """Distances of kept samples from real images in the features of a network that is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import msgm
 from msgm.data import ForgetRequest, Source
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.formats.native import EMBEDDED
+from msgm.metrics import likeness
 from msgm.metrics.distances import bootstrap, frechet_distance, kernel_distance
+from msgm.metrics.features import features_of
 from msgm.metrics.judge import Judge
 from msgm.metrics.likeness import DRAWS, Likeness
 from msgm.metrics.manifold import density_coverage, precision_recall
@@ -69,6 +72,23 @@ def test_too_few_kept_samples_have_no_number_but_a_reason(digits: Tensor) -> Non
     threes = Source(EMBEDDED).open("train")
     found = Likeness(EMBEDDED).measure(subject(threes.rows(threes.labels == 3)[:20]))
     assert all(each.value is None and "too few" in each.reason for each in found.values())
+
+
+def test_real_images_are_looked_at_once_for_all_models(digits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        likeness,
+        "features_of",
+        lambda images, *given, **how: seen.append(len(images)) or features_of(images, *given, **how),
+    )
+    shared = EvaluateSettings(features=EMBEDDED).likeness
+    first, second = subject(digits[:200]), subject(digits[200:])
+    together = [shared.measure(each) for each in (first, second)]
+    assert seen == [len(first.retained)]
+    assert together == [Likeness(EMBEDDED).measure(each) for each in (first, second)]
+    fewer = replace(first, retained=first.retained.select(slice(100)))
+    fewer.__dict__["pixels"] = digits[:200]
+    assert shared.measure(fewer) == Likeness(EMBEDDED).measure(fewer) != together[0]
 
 
 def test_intervals_of_distances_cover_what_many_draws_give() -> None:

@@ -42,10 +42,21 @@ class Likeness:
         """Read once."""
         return features(self.name)
 
+    @cached_property
+    def _known(self) -> dict[str, Tensor]:
+        """Features of real images by their digest: those of one table are the same for each model."""
+        return {}
+
+    def _real(self, subject: Subject) -> Tensor:
+        digest = subject.retained.digest
+        if digest not in self._known:
+            self._known[digest] = features_of(subject.retained, self.network, show=subject.progress).double()
+        return self._known[digest]
+
     def measure(self, subject: Subject) -> dict[str, Measured]:
         """The six numbers; without a value where there are too few kept samples for any."""
         kept = ~torch.isin(subject.verdicts, torch.tensor(sorted(subject.forget)).to(subject.verdicts))
-        real = features_of(subject.retained, self.network, show=subject.progress).double()
+        real = self._real(subject)
         if min(int(kept.sum()), len(real)) <= NEIGHBOURS:
             why = f"{int(kept.sum())} kept samples and {len(real)} real images are too few"
             return {name: quantity.missing(why) for name, quantity in LIKENESS.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,11 @@ class EvaluateSettings:
                 f"nll_check must be 1 or more: an unchecked likelihood is not reported; got {self.nll_check}"
             )
 
+    @cached_property
+    def likeness(self) -> Likeness:
+        """One for all models: its network, and the features of the real images, are the same."""
+        return Likeness(str(self.features))
+
     def measures(self, judged: bool) -> list[Measure]:
         """All that is measured, in the order of tables; without a judge the nearest images stand in for classes."""
         likelihoods = Likelihoods(images=self.nll_images, steps=self.nll_steps, check=self.nll_check, seed=self.seed)
@@ -94,7 +100,7 @@ class EvaluateSettings:
             JudgedShares(),
             BentShares(),
             Frechet(),
-            *([Likeness(self.features)] if self.features is not None else []),
+            *([self.likeness] if self.features is not None else []),
             likelihoods,
             GivenBack(images=self.renoise_images, seed=self.seed),
             *others,
