@@ -25,18 +25,20 @@ TOLD = {
     "compare": "AUC, change of loss", "invert": "PSNR, search", "locate": "AUC, places",
 }  # fmt: skip
 """The number of each attack that stands for it."""
-FIRST = ("parent", "unseen", "default")
+FIRST = ("parent", "unseen", "default", "steer")
 
 
 def back(audits: dict[str, dict[str, Any]]) -> str:
-    """One number of each attack, with its interval, model by model."""
+    """One number of each attack, with its interval, model by model; last the retrained model that all stand beside."""
+    columns = [(audit["model"], audit, "model") for audit in audits.values()]
+    columns += [(name, audit, name) for audit in list(audits.values())[:1] for name in audit["retrained"]]
     rows = []
     for attack, key in TOLD.items():
-        found = [audit["attacks"].get(attack) for audit in audits.values()]
-        measured = [Measured.from_dict(each["numbers"]["model"][key]) if each else None for each in found]
+        found = [(audit["attacks"].get(attack), subject) for _, audit, subject in columns]
+        measured = [Measured.from_dict(each["numbers"][subject][key]) if each else None for each, subject in found]
         heading = next(each.heading for each in measured if each)
         rows.append([f"`{attack}`", heading, *(each.text() if each else "–" for each in measured)])
-    return table(["attack", "number", *(audit["model"] for audit in audits.values())], rows)
+    return table(["attack", "number", *(name for name, _, _ in columns)], rows)
 
 
 def verdicts(audits: dict[str, dict[str, Any]]) -> str:

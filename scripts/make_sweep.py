@@ -1,7 +1,7 @@
 """Fill the tables of sweeps and audits in the docs: python scripts/make_sweep.py runs/sweep runs/study.
 
 The results.json of each folder becomes docs/results/FOLDER.json, of which the PAGES in docs have the
-blocks FOLDER-made-by, FOLDER-table, FOLDER-judged and FOLDER-front that it asks for. Without a folder the pages and the
+blocks FOLDER-made-by, -table, -judged, -front and -best that it asks for. Without a folder the pages and the
 picture docs/images/sweep.png are made again from those files, and with --check nothing is written: the exit status
 says whether the pages are up to date.
 """
@@ -135,6 +135,16 @@ def asked(
         )  # fmt: skip
 
 
+def best(results: dict[str, Any]) -> str:
+    """Of each recipe the settings by which most samples are kept ones: neither forgotten nor junk."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in results["rows"][1:]:
+        before = found.get(row["method"])
+        if row["retained"] is not None and (before is None or row["retained"] > before["retained"]):
+            found[row["method"]] = row
+    return measured({**results, "rows": list(found.values())})
+
+
 def made_by(results: dict[str, Any]) -> str:
     budget, evaluation = results["budget"], results["budget"]["evaluation"]
     parts = [f"`{results['command']}`, commit `{str(results['commit'])[:7]}`: "]
@@ -152,7 +162,8 @@ def made_by(results: dict[str, Any]) -> str:
 
 def blocks(name: str, results: dict[str, Any]) -> dict[str, str]:
     made = {
-        "made-by": made_by(results), "table": measured(results), "judged": judged(results), "front": front(results)
+        "made-by": made_by(results), "table": measured(results), "judged": judged(results), "front": front(results),
+        "best": best(results),
     }  # fmt: skip
     return {f"{name}-{block}": text for block, text in made.items()}
 
