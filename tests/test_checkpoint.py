@@ -7,6 +7,7 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,19 +27,20 @@ from msgm.process.sde import DDPM, SDE, VESDE
 EACH_SDE = pytest.mark.parametrize("sde", SDES.values(), ids=list(SDES))
 
 
-def unet(size: int = 4, channels: int = 1, seed: int = 0) -> UNet2DModel:
+def unet(size: int = 4, channels: int = 1, seed: int = 0, **options: Any) -> UNet2DModel:
     torch.manual_seed(seed)
-    return UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
+    usual = {
+        "sample_size": size,
+        "in_channels": channels,
+        "out_channels": channels,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "norm_num_groups": 4,
+    }
+    return UNet2DModel(**{**usual, **options})
 
 
 def mlp_model(sde: SDE | None = None, seed: int = 0, **options) -> ScoreModel:

@@ -131,6 +131,8 @@ def _file(path: Path, factory: str | None, chosen: dict[str, Any]) -> ScoreModel
 
 def _try(model: ScoreModel, name: str) -> None:
     """One evaluation, so that a network which does not work is found before any work. It draws no random number."""
+    if min(model.shape) < 1:
+        raise UserError(f"{name}: images of {'x'.join(map(str, model.shape))} are none; give their size", option="size")
     size = torch.Size((2, *model.shape))
     x = torch.linspace(-1, 1, size.numel(), device=model.device).reshape(size)
     try:
@@ -139,8 +141,8 @@ def _try(model: ScoreModel, name: str) -> None:
     except Exception as error:  # whatever a network makes of images that it does not take
         words = " ".join(str(error).split())[:120]
         raise UserError(
-            f"{name}: its network does not take images of {'x'.join(map(str, model.shape))} ({words}); check its "
-            f"sample_size against its depth"
+            f"{name}: its network does not take images of {'x'.join(map(str, model.shape))} ({words}); check "
+            f"their size against its depth"
         ) from None
     if out.shape != size:
         raise UserError(

@@ -9,13 +9,15 @@ moderation.json                                                the record, with 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
+from json import dumps, loads
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..model.precondition import PRECONDITIONS
@@ -25,15 +27,14 @@ from ..process.sde import PROCESSES, SDE
 from ..processes import here
 from ..storage import read_json, write_bytes, write_json
 from . import ledger, module, score_sde
-from .networks import Chosen, bare, config_of, read_network
+from .networks import Chosen, bare, chosen_of, config_of, read_network
 from .publish import MARKER, published, refuse_half_written
-from .schedulers import pipeline_of, scheduler_of
+from .schedulers import PIPELINE, SCHEDULER, pipeline_of, scheduler_of
 from .tensors import MARK, sha256, stored, weights_sha256, write_tensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCORE, RECORD = "score.json", "moderation.json"
 OURS = ("unet/config.json", f"unet/{WEIGHTS}", SCORE, RECORD)
-SCHEDULER, PIPELINE = "scheduler/scheduler_config.json", "model_index.json"
 MODEL = tuple(sorted({name.split("/")[0] for name in (*OURS, SCHEDULER, PIPELINE, MARKER)}))
 """The files and folders that every model may have."""
 EMBEDDED = "demo"
@@ -58,15 +59,29 @@ def write_model(model: ScoreModel, out: Path, *, half: bool = False) -> None:
     with published(out, _before(out)) as staging:
         write_json(staging / "unet" / "config.json", config)
         inner, state = bare(model.network).state_dict(), model.network.state_dict()
-        stored_state = {k: v.half() if half and v.is_floating_point() else v for k, v in inner.items()}
+        stored_state = {k: _halved(k, v) if half and v.is_floating_point() else v for k, v in inner.items()}
         # Without score.json these are no foreign model's: `diffusers.read` asks for the mark.
-        write_tensors(staging / "unet" / WEIGHTS, stored_state, {"format": "pt", MARK: "1"})
-        write_json(staging / SCORE, {**_describe(model), "kept": sorted(kept), "made": sorted(made)})
+        settings = {**_describe(model), "kept": sorted(kept), "made": sorted(made)}
+        mark = {"format": "pt", MARK: _described(config, settings)}
+        write_tensors(staging / "unet" / WEIGHTS, stored_state, mark)
+        write_json(staging / SCORE, settings)
         for name, content in {**kept, **made}.items():
             write_bytes(staging / name, content)
         # The hash is that of the weights as they will be read, rounded to half precision or not.
         rounded = {k: v.half().to(v.dtype) if half and v.is_floating_point() else v for k, v in state.items()}
         write_json(staging / RECORD, ledger.sealed({**model.record, "weights_sha256": sha256(rounded)}))
+
+
+def _halved(name: str, value: Tensor) -> Tensor:
+    if bool((value.half().isfinite() != value.isfinite()).any()):
+        raise UserError(f"{name} has values beyond half precision's 65504; save the model in full precision")
+    return value.half()
+
+
+def _described(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Hash of what unet/config.json and score.json say, but for the library's version."""
+    said = [{k: v for k, v in each.items() if not k.startswith("_diffusers")} for each in (config, settings)]
+    return hashlib.sha256(dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def names(model: ScoreModel) -> list[str]:
@@ -76,13 +91,17 @@ def names(model: ScoreModel) -> list[str]:
 
 def _kept(model: ScoreModel) -> dict[str, bytes]:
     """The files that are written beside ours: those that came with the model, or what diffusers needs to load it."""
-    from json import dumps
-
     kept = dict(model.origin.kept) if model.origin is not None else {}
-    if kept or (scheduler := scheduler_of(model)) is None:
+    if (made := scheduler_of(model)) is None:
         return kept
-    pipeline = pipeline_of(model)
-    return {name: dumps(value, indent=2).encode() for name, value in ((SCHEDULER, scheduler), (PIPELINE, pipeline))}
+    there = [kept[name] for name in sorted(kept) if name.endswith("scheduler_config.json")]
+    scheduler = there[0] if there else dumps(made, indent=2).encode()
+    if PIPELINE not in kept:
+        pipeline = pipeline_of(loads(scheduler).get("_class_name", made["_class_name"]))
+        kept = {SCHEDULER: scheduler, PIPELINE: dumps(pipeline, indent=2).encode(), **kept}
+    elif not there:
+        kept[SCHEDULER] = scheduler
+    return kept
 
 
 def _before(out: Path) -> list[str]:
@@ -141,7 +160,8 @@ def read(root: Path, *, module_factory: str | None = None) -> ScoreModel:
     where, weights = root / "unet" / "config.json", root / "unet" / WEIGHTS
     config = read_json(where)
     made = None if module_factory is None else module.make(module_factory, None).network
-    network = read_network(config, stored(weights), where, made=made, factory=module_factory or "")
+    given = stored(weights)
+    network = read_network(config, given, where, made=made, factory=module_factory or "")
     both = config.get("out_channels") == 2 * channels and config.get("in_channels") == channels
     model.network = Chosen(network, channels=channels, class_label=label) if both or label is not None else network
     found = weights_sha256(model.network)
@@ -150,9 +170,15 @@ def read(root: Path, *, module_factory: str | None = None) -> ScoreModel:
             f"{weights} ({found[:12]}…) is not what {root / RECORD} is about ({record['weights_sha256'][:12]}…): "
             f"one was changed or belongs to another model; copy or make the folder again"
         )
+    if given.metadata.get(MARK, "1") not in ("1", _described(config, settings)):
+        raise UserError(
+            f"{path} or {where} is not what {weights} was saved with: it was changed or belongs to another model; copy "
+            f"or make the folder again"
+        )
     model.record = record
     kept = {name: (root / name).read_bytes() for name in settings.get("kept", []) if (root / name).is_file()}
-    model.origin = Origin(family=settings.get("family", "msgm"), weights=f"unet/{WEIGHTS}", kept=kept)
+    notes = tuple(chosen_of(config, label)) if both or label is not None else ()
+    model.origin = Origin(family=settings.get("family", "msgm"), weights=f"unet/{WEIGHTS}", kept=kept, notes=notes)
     return model
 
 

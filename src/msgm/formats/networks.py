@@ -45,6 +45,13 @@ class Chosen(nn.Module):
         return chosen
 
 
+def chosen_of(config: Mapping[str, Any], label: int | None) -> list[str]:
+    """What of a network is asked, in words: one of its classes, its mean without the variance."""
+    variance = config.get("out_channels") == 2 * config.get("in_channels", 0)
+    asked = [] if label is None else [f"class {label} of {config.get('num_class_embeds')}"]
+    return [*asked, *(["its variance is left alone"] if variance else [])]
+
+
 class Made(nn.Module):
     """A network of the user's, and the name of the function that makes it."""
 

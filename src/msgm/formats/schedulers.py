@@ -20,6 +20,9 @@ DISCRETE = (
 )  # fmt: skip
 """Ways to sample one process, the discrete one of DDPM: each has its betas."""
 
+SCHEDULER, PIPELINE = "scheduler/scheduler_config.json", "model_index.json"
+"""Where a pipeline's folder has them."""
+
 CONTINUOUS = ("ScoreSdeVeScheduler",)
 
 PREDICTIONS: dict[str, type[Precondition]] = {"epsilon": Noise, "v_prediction": V, "sample": Sample}
@@ -60,7 +63,9 @@ def _ve(given: Mapping[str, Any]) -> tuple[SDE, Precondition]:
 
 def _ddpm(given: Mapping[str, Any]) -> tuple[SDE, Precondition]:
     kind, schedule = given.get("prediction_type", "epsilon"), given["beta_schedule"]
-    if not isinstance(kind, str) or kind not in PREDICTIONS or given.get("use_flow_sigmas"):
+    if given.get("use_flow_sigmas"):
+        raise UserError("use_flow_sigmas is set: models of flows are not read, whose times and targets are others")
+    if not isinstance(kind, str) or kind not in PREDICTIONS:
         raise UserError(f"prediction_type {str(kind)[:40]!r} is not read; known: {', '.join(PREDICTIONS)}")
     if schedule not in _SCHEDULES and given["trained_betas"] is None:
         raise UserError(f"beta_schedule {str(schedule)[:40]!r} is not read; known: {', '.join(_SCHEDULES)}")
@@ -98,14 +103,19 @@ def scheduler_of(model: ScoreModel) -> dict[str, Any] | None:
         "trained_betas": None if sde.betas is None else list(sde.betas),
         "rescale_betas_zero_snr": sde.zero_snr,
         "prediction_type": kind,
+        "variance_type": "learned_range" if _learns_variance(model) else "fixed_small",
     }
 
 
-def pipeline_of(model: ScoreModel) -> dict[str, Any]:
-    """model_index.json beside it."""
-    network = type(bare(model.network)).__name__
+def _learns_variance(model: ScoreModel) -> bool:
+    config: Mapping[str, Any] = bare(model.network).config  # type: ignore[assignment]
+    return bool(config["out_channels"] == 2 * config["in_channels"])
+
+
+def pipeline_of(scheduler: str) -> dict[str, Any]:
+    """model_index.json beside a scheduler of this class."""
     return {
-        "_class_name": "DDPMPipeline",
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "unet": ["diffusers", network],
+        "_class_name": "DDIMPipeline" if scheduler == "DDIMScheduler" else "DDPMPipeline",
+        "scheduler": ["diffusers", scheduler],
+        "unet": ["diffusers", "UNet2DModel"],
     }

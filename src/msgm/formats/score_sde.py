@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..model.precondition import Noise, Precondition, Score
 from ..model.score import Origin, ScoreModel
 from ..model.song import Song, SongConfig
-from ..model.space import Space
+from ..model.space import UNIT, Space
 from ..process.sde import DDPM, SDE, VESDE, VPSDE
 from .networks import bare, read_network
 from .tensors import Stored, layout_of
@@ -79,7 +79,7 @@ def _process(kind: str, sigmas: Tensor | None) -> tuple[SDE, Precondition, Space
     if kind == "ve":
         levels = None if sigmas is None or len(sigmas) < 2 else sigmas.double()
         sde = VESDE() if levels is None else VESDE(sigma_min=_round(levels.min()), sigma_max=_round(levels.max()))
-        return sde, Score(), Space(scale=1 / 256, shift=0)
+        return sde, Score(), UNIT
     # The score is minus the output over sigma. The betas of discrete VP are 0.1/N ... 20/N in N = 1,000 steps.
     return (VPSDE() if kind == "vp" else DDPM()), Noise(), Space()
 
@@ -91,6 +91,8 @@ def _round(value: Tensor) -> float:
 def _average(state: dict[str, Tensor], ema: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The weights, those that are trained replaced by their average."""
     shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
+    if shadow is None and ema is not None:
+        raise UserError(f"{path}: its average (ema) has no shadow_params; save it as score_sde does, or without ema")
     if shadow is None:
         return state, ["no average in the file: the last weights"]
     trained = [name for name in state if name != "sigmas" and not name.endswith("all_modules.0.W")]

@@ -16,7 +16,10 @@ from ..errors import UserError
 from ..storage import write_bytes
 
 MARK = "msgm"
-"""What the metadata of weights that msgm has saved say; a library that saves them again says nothing of it."""
+"""In the metadata of weights that msgm has saved: the hash of what describes their network and process, or 1 in older
+ones. A library that saves them again says nothing of it."""
+
+POINTER = b"version https://git-lfs"
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Stored kinds of number that weights may have; all are read as those of the network."""
@@ -100,6 +103,7 @@ def _safetensors(path: Path) -> Stored:
             layout = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
+        _refuse_pointer(path)
         raise UserError(
             f"{path} is truncated or not a safetensors file ({str(error)[:80]}); copy or save it again"
         ) from None
@@ -123,6 +127,7 @@ def unpickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        _refuse_other_files(path)
         raise UserError(
             f"{path} is a pickle that holds code or objects beside tensors, and is not opened; where you trust it, "
             f"save the network's state_dict() alone, with torch.save or as safetensors"
@@ -130,6 +135,20 @@ def unpickle(path: Path) -> object:
     except Exception as error:  # whatever a broken file makes of a reader
         words = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise UserError(f"{path} is truncated or not a file of torch.save ({words}); copy or save it again") from None
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UserError(f"{path} is a pointer of git-lfs, not the file; fetch that with: git lfs pull") from None
+
+
+def _refuse_other_files(path: Path) -> None:
+    """UserError for what is no pickle at all."""
+    _refuse_pointer(path)
+    with path.open("rb") as file:
+        if not file.read(4).startswith((b"PK\x03\x04", b"\x80")):
+            raise UserError(f"{path} is not a file of torch.save; give the weights, or their folder") from None
 
 
 def _kind(value: Tensor) -> str:

@@ -15,7 +15,7 @@ from ..errors import UserError
 class Space:
     """Model space: ``x = (pixels + u) scale + shift``, with pixels 0 ... 255 and u in [0, 1).
 
-    The default is [-1, 1), one pixel step being 2^-7. A model of [0, 1) pixels has ``Space(scale=1 / 256, shift=0)``.
+    The default is [-1, 1), one pixel step being 2^-7. A model of [0, 1) pixels has `UNIT`.
     """
 
     scale: float = 1 / 128
@@ -64,3 +64,7 @@ class Space:
     def moved(self, x: Tensor, other: Space) -> Tensor:
         """Points of this space as points of another; differentiable."""
         return x if other == self else (x - self.shift) * (other.scale / self.scale) + other.shift
+
+
+UNIT = Space(scale=1 / 256, shift=0)
+"""Of models of [0, 1) pixels: VE models of score_sde, and of diffusers."""

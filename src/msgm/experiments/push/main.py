@@ -11,7 +11,7 @@ from ...data import parts, request_of
 from ...errors import UserError
 from ...formats import describe, save
 from ...formats.ledger import chain, digest
-from ...formats.native import PIPELINE
+from ...formats.schedulers import PIPELINE
 from ...formats.tensors import weights_sha256
 from ...metrics.measured import Measured
 from ...model.score import ScoreModel
