@@ -100,7 +100,11 @@ def _unlikely(results: Results, part: Part, name: str) -> str:
     """A method that makes the forgotten less likely, and what it pays."""
     nll = {side: likelihood(results, part, name, side) for side in ("retain", "forget")}
     was = {side: likelihood(results, part, "standard", side) for side in ("retain", "forget")}
-    if None in (*nll.values(), *was.values()) or nll["forget"].value < was["forget"].value + NEAR:  # type: ignore[union-attr]
+    if None in (*nll.values(), *was.values()):
+        return ""
+    # What twice the steps change is not resolved.
+    open_ = sum(abs(each["forget"].change or 0.0) for each in (nll, was))  # type: ignore[union-attr]
+    if nll["forget"].value - was["forget"].value < NEAR + open_:  # type: ignore[union-attr]
         return ""
     sides = ", ".join(
         f"{mark} {told(nll[side])} bits/dim (Standard {was[side].value:.2f})"  # type: ignore[arg-type,union-attr]
