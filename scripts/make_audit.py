@@ -46,13 +46,19 @@ def verdicts(audits: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name in ATTACKS:
         found = [audit["attacks"].get(name) for audit in audits.values()]
-        rows.append([f"`{name}`", *(MARKS[each["verdict"]] if each else "–" for each in found)])
+        rows.append([f"`{name}`", *(MARKS[each["verdict"]] + _side(each) if each else "–" for each in found)])
     parts = next(iter(audits.values()))["summary"]
     rows += [
         [part, *(f"{audit['summary'][part]:.2f}" if whole(audit) else "–" for audit in audits.values())]
         for part in parts
     ]
     return table(["", *(audit["model"] for audit in audits.values())], rows)
+
+
+def _side(attack: dict[str, Any]) -> str:
+    """Whether the numbers by which an attack leaked are larger or smaller than the retrained model's."""
+    signs = {each["change"] > 0 for each in attack["decisions"].values() if each["verdict"] == "leaked"}
+    return {(): "", (True,): " (more)", (False,): " (less)"}.get(tuple(signs), " (both)")
 
 
 def whole(audit: dict[str, Any]) -> bool:
