@@ -24,6 +24,8 @@ EMBEDDED = Path(__file__).parent / "embedded"
 MNIST_SOURCE = "MNIST database of handwritten digits, Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0"
 HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "celeba": "flwrlabs/celeba", "stl10": "tanganke/stl10"}
 """Data sets by name, and what they are called on the hub."""
+SQUARE = "celeba"
+"""Of which the middle square is taken."""
 INSIDE = ("", "MNIST/raw", "cifar-10-batches-bin", "stl10_binary")
 """Where archives put the files."""
 
@@ -32,7 +34,7 @@ def find(name: str, dir: str | None, split: SplitName) -> tuple[Table | Images, 
     """The images of a name, decoded or not, and whether their middle square is taken at any rate."""
     if name == "demo":
         return _mnist(EMBEDDED, split, "demo", f"{MNIST_SOURCE}; a random subset"), False
-    square = name == "celeba"
+    square = name == SQUARE
     for place in _places(name, dir):
         if place.is_file() and place.suffix in (".parquet", ".tar"):
             if split == "test":

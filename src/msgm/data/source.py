@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from ..errors import UserError
 from .cache import Writer, stored
 from .decode import Background, Decoder, Mode, Pixels
-from .find import SplitName, find
+from .find import SQUARE, SplitName, find
+from .folders import read_pictures
 from .images import Images
 from .table import Table, decode, skipping
 
@@ -82,6 +84,12 @@ class Source:
                 f"{self.recorded}; bring those back, or go on with these (changed: ok)"
             )
         return images
+
+    def copies(self, folder: Path, channels: int) -> Images:
+        """All images below a folder, read as this source's are, which have so many channels."""
+        mode: Mode = "grey" if channels == 1 else "rgb"
+        decoder = Decoder(size=self.size, mode=mode, background=self.background, square=self.name == SQUARE)
+        return Source(str(folder))._decoded(read_pictures(folder), decoder)
 
     def _raw(self, found: Images, decoder: Decoder) -> Images:
         if self.labels not in (None, "label"):
