@@ -488,6 +488,7 @@ def test_a_source_is_one_entry_of_the_record(tmp_path: Path) -> None:
     source = Source("pets", dir=str(tmp_path), size=2)
     images = source.open()
     entry = {"name": "pets", "dir": str(tmp_path), "size": 2, "sha256": images.digest, "images": 2}
+    entry["classes"] = {"0": "a", "1": "b"}
     assert images.to_dict() == entry
     assert Source.from_dict(entry) == Source("pets", dir=str(tmp_path), size=2, recorded=images.digest)
     assert toy().to_dict() == {"name": "toy", "sha256": toy().digest, "images": 3}
@@ -514,6 +515,7 @@ def test_a_folder_that_has_changed_since_is_refused_or_on_record(tmp_path: Path)
     going_on = Source.of_record(record, changed="ok").open()
     assert going_on.to_dict() == {
         "name": str(folder), "changed": "ok", "recorded": before, "sha256": after, "images": 2,
+        "classes": {"0": "a", "1": "b"},
     }  # fmt: skip
     assert Source.of_record(record, size=2).open().digest not in (before, after)
 

@@ -166,8 +166,10 @@ class Images:
         return float((sums[1] - sums[0] ** 2 / n).div(n - 1).clamp(min=0).sqrt())
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry ``data`` of records and results: the source, the digest, how many images."""
-        return {**(self.source or {"name": self.name}), "sha256": self.digest, "images": len(self)}
+        """The entry ``data`` of records and results: the source, the digest, how many images, the classes' names."""
+        names = {str(label): name for label, name in self.label_names.items()}
+        told = {"sha256": self.digest, "images": len(self), **({"classes": names} if names else {})}
+        return {**(self.source or {"name": self.name}), **told}
 
     def check_shape(self, wanted: Sequence[int], by: str = "the model") -> None:
         """Raise UserError, saying what would help, unless each image has this shape."""

@@ -105,6 +105,25 @@ def _mixed(names: Mapping[int, str]) -> bool:
     return any(called) and called != [[number] for number in names]
 
 
+def _class(number: int, names: Mapping[int, str]) -> str:
+    """What the class is called that a number in a rule means."""
+    return str(number) if _mixed(names) else names.get(number, str(number))
+
+
+def renumbered(rule: str, before: Mapping[int, str], now: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+    """Of the labels that a rule says by number, those that are another class now: their names before and now.
+
+    A comparison by order says the number of every class before.
+    """
+    said: list[int] = []
+    for comparison in parse(rule)[1]:
+        if comparison.column == "label":
+            values = before if comparison.operator in ORDER else comparison.values
+            said += [value for value in values if isinstance(value, int)]
+    both = {number: (_class(number, before), _class(number, now)) for number in said}
+    return {number: names for number, names in both.items() if names[0] != names[1]}
+
+
 def known_values(column: str, data: Images) -> str:
     values = data.columns[column].unique().tolist()
     names = data.label_names if column == "label" else {}
