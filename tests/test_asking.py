@@ -185,6 +185,17 @@ def test_a_request_is_looked_at_first(shelf: Path, tmp_path: Path, capsys) -> No
     assert partner.tolist() == pairs.argmin(1)[kept].tolist()
     with Image.open(tmp_path / "o/forget.png") as sheet:
         assert sheet.size == (10 * 18 - 2, 2 * 18 - 2)  # twenty of 8 pixels, enlarged twice
+    again = ("--forget-list", str(tmp_path / "o/request.json"))
+    assert load(unlearned(shelf, tmp_path / "again", *again)).record["request"]["rule"] == "label == 'left'"
+    shutil.copytree(shelf / "data", tmp_path / "other")
+    shutil.copy(tmp_path / "other/left/04.png", tmp_path / "other/right/07.png")
+    others = ("request", "--data", str(tmp_path / "other"), *again)
+    refused = said(capsys, *others)
+    assert "request.json is of other images than other as it is read here" in refused and "look" in refused
+    assert told["data"]["sha256"] == Source(str(shelf / "data")).open().digest
+    del told["data"]  # as older files
+    (tmp_path / "o/request.json").write_text(json.dumps(told))
+    main(list(others))
     first = unlearned(shelf, tmp_path / "one", "--forget-index", "0")
     capsys.readouterr()
     main(["request", "--model", str(first), "--forget-index", "1"])

@@ -44,13 +44,17 @@ class Forget:
     @property
     def compares(self) -> bool:
         """Whether the images must be there to say what is meant."""
-        return self.forget_dir is not None
+        return self.forget_dir is not None or self._looked_at
+
+    @property
+    def _looked_at(self) -> bool:
+        return self.forget_list is not None and self.forget_list.suffix == ".json"
 
     def given(self, source: Source | None) -> Request | None:
         """The request that was said of these images; without them where it does not `compares`."""
         self.check()
-        if self.forget_list is not None and self.forget_list.suffix == ".json":
-            return request_in(self.forget_list)
+        if self.forget_list is not None and self._looked_at:
+            return request_in(self.forget_list, source.open() if source is not None else None)
         if self.forget_list is not None:
             return FileRequest(_lines(self.forget_list))
         if self.forget_index is not None:
