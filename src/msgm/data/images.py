@@ -33,9 +33,9 @@ class Images:
     of this set are ``store[index]``, ``index`` int64 (N,): a selection copies no pixels. Each column is int64 (N,),
     ``"label"`` among them if the class is known; ``label_names[i]``, where given, is the name of label i.
     ``about`` says whose data these are, ``source`` is the `Source.to_dict` that they were opened from, ``files`` has
-    the name of each row of the store, where it has one. ``notes`` says what was skipped or left
-    out, ``dropped`` why a column was. ``known`` has what need not be worked out again: the digest, and the `marks` of
-    the store.
+    the name of each row of the store, where it has one, ``root`` the folder or file that they were looked for in.
+    ``notes`` says what was skipped or left out, ``dropped`` why a column was. ``known`` has what need not be worked out
+    again: the digest, and the `marks` of the store.
     """
 
     store: np.ndarray[Any, Any]
@@ -46,6 +46,7 @@ class Images:
     label_names: Mapping[int, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[str] | np.ndarray[Any, Any] = ()
+    root: str = ""
     notes: Sequence[str] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)

@@ -74,10 +74,10 @@ class Source:
         """
         if split not in ("train", "test"):
             raise UserError(f"split must be train or test, not {split!r}")
-        found, square = find(self.name, self.dir, split)
+        found, square, root = find(self.name, self.dir, split)
         decoder = Decoder(size=self.size, mode=self.mode, background=self.background, square=square)
         images = self._decoded(found, decoder) if isinstance(found, Table) else self._raw(found, decoder)
-        images = replace(images, source=self.to_dict())
+        images = replace(images, source=self.to_dict(), root=root)
         if split == "train" and self.changed == "refuse" and self.recorded not in (None, images.digest):
             raise UserError(
                 f"{self.name}: these are not the images that the record names: sha256 {images.digest}, recorded "
