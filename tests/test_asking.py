@@ -92,6 +92,29 @@ def test_one_way_is_said(shelf: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_all_copies_below_a_folder_are_meant(shelf: Path, tmp_path: Path, capsys) -> None:
+    for i, place in enumerate(("train/0.png", "test/1.png", "2.png", "more/deep/3.png")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shelf / f"data/left/{2 * i:02d}.png", tmp_path / place)
+    (tmp_path / "labels.csv").write_text("file,label\n0.png,1\n")
+    shutil.copy(shelf / "data/left/08.png", tmp_path / "train/nameless")
+    main(["request", "--data", str(shelf / "data"), "--forget-dir", str(tmp_path)])
+    shown = capsys.readouterr()
+    assert "4 of 40 images" in shown.out
+    assert "no images by their names: labels.csv, train/nameless" in shown.err
+
+
+def test_copies_are_read_as_the_data_are(tmp_path: Path, capsys) -> None:
+    for i, mode in enumerate(("L", "RGB", "RGB")):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.new("RGB", (6, 4), (40 * i, 9, 9)).convert(mode).save(tmp_path / f"data/{i}.png")
+    (tmp_path / "copy").mkdir()
+    shutil.copy(tmp_path / "data/0.png", tmp_path / "copy")
+    for reading in (["--data.size", "4"], ["--data.mode", "rgb"], ["--data.mode", "grey", "--data.size", "2"]):
+        main(["request", "--data", str(tmp_path / "data"), *reading, "--forget-dir", str(tmp_path / "copy")])
+        assert "1 of 3 images" in capsys.readouterr().out
+
+
 def test_one_by_one_is_measured_by_the_nearest(shelf: Path, tmp_path: Path, capsys) -> None:
     child = unlearned(shelf, tmp_path / "m", "--forget-index", "2,23")
     few = ("-n", "12", "--nll-images", "2", "--nll-steps", "2", "--nll-check", "1", "--sampler", "dpm++")
@@ -162,6 +185,17 @@ def test_a_request_is_looked_at_first(shelf: Path, tmp_path: Path, capsys) -> No
     assert partner.tolist() == pairs.argmin(1)[kept].tolist()
     with Image.open(tmp_path / "o/forget.png") as sheet:
         assert sheet.size == (10 * 18 - 2, 2 * 18 - 2)  # twenty of 8 pixels, enlarged twice
+    again = ("--forget-list", str(tmp_path / "o/request.json"))
+    assert load(unlearned(shelf, tmp_path / "again", *again)).record["request"]["rule"] == "label == 'left'"
+    shutil.copytree(shelf / "data", tmp_path / "other")
+    shutil.copy(tmp_path / "other/left/04.png", tmp_path / "other/right/07.png")
+    others = ("request", "--data", str(tmp_path / "other"), *again)
+    refused = said(capsys, *others)
+    assert "request.json is of other images than other as it is read here" in refused and "look" in refused
+    assert told["data"]["sha256"] == Source(str(shelf / "data")).open().digest
+    del told["data"]  # as older files
+    (tmp_path / "o/request.json").write_text(json.dumps(told))
+    main(list(others))
     first = unlearned(shelf, tmp_path / "one", "--forget-index", "0")
     capsys.readouterr()
     main(["request", "--model", str(first), "--forget-index", "1"])

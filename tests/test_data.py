@@ -6,7 +6,9 @@ import io
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from msgm.cli.options import Data
 from msgm.data import Images, Source
 from msgm.data import table as tables
 from msgm.data.find import EMBEDDED
@@ -488,6 +491,7 @@ def test_a_source_is_one_entry_of_the_record(tmp_path: Path) -> None:
     source = Source("pets", dir=str(tmp_path), size=2)
     images = source.open()
     entry = {"name": "pets", "dir": str(tmp_path), "size": 2, "sha256": images.digest, "images": 2}
+    entry["classes"] = {"0": "a", "1": "b"}
     assert images.to_dict() == entry
     assert Source.from_dict(entry) == Source("pets", dir=str(tmp_path), size=2, recorded=images.digest)
     assert toy().to_dict() == {"name": "toy", "sha256": toy().digest, "images": 3}
@@ -514,8 +518,28 @@ def test_a_folder_that_has_changed_since_is_refused_or_on_record(tmp_path: Path)
     going_on = Source.of_record(record, changed="ok").open()
     assert going_on.to_dict() == {
         "name": str(folder), "changed": "ok", "recorded": before, "sha256": after, "images": 2,
+        "classes": {"0": "a", "1": "b"},
     }  # fmt: skip
-    assert Source.of_record(record, size=2).open().digest not in (before, after)
+    with pytest.raises(UserError, match="changed: ok"):
+        Data().of(SimpleNamespace(record=record)).open()
+    smaller = Source.of_record(record, size=2, background="black")
+    assert smaller.open().digest not in (before, after) and smaller.to_dict()["size"] == 2
+    assert smaller.open().notes == [
+        f"{folder}: read with other size and background than the record says: whether the images have changed since "
+        f"cannot be told"
+    ]
+    for quiet in (replace(smaller, changed="ok"), Source.of_record(record, name=str(tmp_path), size=2)):
+        assert not any("cannot be told" in note for note in quiet.open().notes)
+
+
+def test_what_reads_alike_is_compared_and_options_that_are_not_given_are_the_records(tmp_path: Path) -> None:
+    save(tmp_path / "pets" / "1.png", pixels(1))
+    dark = Source(str(tmp_path / "pets"), background="black", skip_bad=True)
+    model = SimpleNamespace(record={"data": dark.open().to_dict()})
+    own = Data().of(model)
+    assert (own.background, own.skip_bad, own.unlike) == ("black", True, ())
+    white = Data(background="white").of(model)
+    assert white.unlike == ("background",) and white.open().notes == []  # opaque: the same digest
 
 
 def test_selections_share_the_pixels() -> None:

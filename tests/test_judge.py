@@ -71,7 +71,7 @@ def test_the_judge_learns_and_measures_itself(judge: Judge) -> None:
     assert judge.accuracy == pytest.approx(float((said == test.labels).float().mean()))
     assert judge.real_called_junk == pytest.approx(float((said == JUNK).float().mean()))
     assert judge.record["settings"]["seed"] == 3
-    assert judge.record["data"]["test"] == {"name": "patterns", "images": 300, "sha256": test.digest}
+    assert judge.record["data"]["test"] == test.to_dict()
 
 
 def test_training_is_a_function_of_the_seed() -> None:

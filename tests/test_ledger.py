@@ -118,6 +118,35 @@ def test_other_images_cannot_tell_what_was_forgotten(twice: Path) -> None:
         forgotten(split, load(twice / "b"), earlier="perhaps")
 
 
+@pytest.mark.parametrize(
+    ("rule", "names", "said"),
+    [
+        ("label == 1", ("ant", "cat", "dog"), "label 1 was 'dog', and is 'cat' here; state it by name"),
+        ("label > 0", ("ant", "cat", "dog"), "label 0 was 'cat', and is 'ant' here; state it by name"),
+        ("label == 1", ("cat", "dog", "eel"), ""),
+        ("label > 0", ("cat", "dog", "eel"), ""),
+        ("label == 'dog'", ("ant", "cat", "dog"), ""),
+        ("label == 3", ("cat", "dog", "eel", "fox"), "label 3 was '3', and is 'fox' here"),
+    ],
+)
+def test_a_rule_by_number_means_the_classes_it_meant(rule: str, names: tuple[str, ...], said: str) -> None:
+    old, new = (
+        Images.of(four().rows(), columns={"label": torch.arange(40) % len(each)}, name="pets", label_names=each)
+        for each in (("cat", "dog"), names)
+    )
+    record = {"request": {"rule": rule}, "method": {"name": "unseen"}, "data": old.to_dict()}
+    assert before(record, old) == ForgetRequest(rule)
+    if said:
+        with pytest.raises(UserError, match=said):
+            before(record, new)
+    else:
+        assert before(record, new) == ForgetRequest(rule)
+    del record["data"]["classes"]
+    assert before(record, new) == ForgetRequest(rule)  # an older record
+    with pytest.raises(UserError, match="classes cannot be read"):
+        before({**record, "data": {**old.to_dict(), "classes": {"x": "cat"}}}, new)
+
+
 def test_nothing_left_to_retain_is_refused(twice: Path) -> None:
     with pytest.raises(UserError, match="leave no image of halves to retain"):
         forgotten(ForgetRequest("kind != 1").split(four()), load(twice / "b"))

@@ -221,6 +221,20 @@ def test_images_by_file_and_folder(tmp_path: Path, files: list[str], rows: list[
     assert request.mask(part).tolist() == [row in rows for row in (3, 1, 0)]
 
 
+def test_folders_above_the_data_are_none_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = shelf(tmp_path / "cat" / "set")
+    assert FileRequest(("cat",)).mask(images).tolist() == [True, True, False, False]
+    assert FileRequest(("set/cat",)).mask(images).tolist() == [True, True, False, False]
+    assert FileRequest((str(tmp_path / "cat" / "set" / "dog"),)).mask(images).tolist() == [False, False, True, True]
+    assert FileRequest((str(images.files[3]),)).mask(images).tolist() == [False, False, False, True]
+    for name in ("set", "cat/set", str(tmp_path)):
+        with pytest.raises(UserError, match="no such file or folder"):
+            FileRequest((name,)).mask(images)
+    monkeypatch.chdir(tmp_path / "cat" / "set")
+    here = Source(".").open().select([2, 0])
+    assert FileRequest(("cat",)).mask(here).tolist() == [False, True]
+
+
 def test_lists_that_fit_nothing(tmp_path: Path, data: Images) -> None:
     images = shelf(tmp_path)
     for files, message in [

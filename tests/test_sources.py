@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,23 @@ def test_a_number_in_a_rule_is_the_name_of_the_folder(tmp_path: Path, names: tup
                 assert torch.equal(ForgetRequest(rule).split(data).forget.rows()[0], pixels(i))
 
 
-def test_numbers_among_names_must_be_quoted(tmp_path: Path) -> None:
-    for i, name in enumerate(("10", "2", "cat")):
+def test_a_number_among_names_is_a_name_and_no_place(tmp_path: Path) -> None:
+    for i, name in enumerate(("0", "1", "10", "2", "cat")):
         save(tmp_path / name / "0.png", pixels(i))
     data = Source(str(tmp_path)).open()
-    assert list(data.label_names.values()) == ["10", "2", "cat"]
-    with pytest.raises(UserError, match="2 is ambiguous; write label == '2'"):
-        ForgetRequest("label == 2").split(data)
-    assert torch.equal(ForgetRequest("label == '2'").split(data).forget.rows()[0], pixels(1))
+    assert list(data.label_names.values()) == ["0", "1", "10", "2", "cat"]
+    for rule, place in (("label == 10", 2), ("label == 2", 3), ("label == '2'", 3), ("label == 'cat'", 4)):
+        assert torch.equal(ForgetRequest(rule).split(data).forget.rows()[0], pixels(place))
+    known = r"label takes '0', '1', '10', '2', 'cat'"
+    for rule in ("label == 3", "label in [1, 4]"):
+        with pytest.raises(UserError, match=rf"label is never [34].*\({known}\)"):
+            ForgetRequest(rule).mask(data)
+    for rule in ("label > 5", "0 < label <= 2"):
+        with pytest.raises(UserError, match=rf"not all classes are numbers, so they have no order.*\({known}\)"):
+            ForgetRequest(rule).mask(data)
+    for name in ("0", "1", "cat"):
+        shutil.rmtree(tmp_path / name)
     save(tmp_path / "02" / "0.png", pixels(3))
-    (tmp_path / "cat" / "0.png").unlink()
-    (tmp_path / "cat").rmdir()
     assert Source(str(tmp_path)).open().label_names == {0: "02", 1: "10", 2: "2"}  # 02 and 2 are one number
 
 

@@ -8,11 +8,12 @@ from PIL import Image
 
 import msgm
 from msgm.cli.main import main
-from msgm.data import ForgetRequest, ImageRequest, Images, Source
+from msgm.data import ForgetRequest, ImageRequest, Images, Source, together
 from msgm.errors import UserError
 from msgm.experiments.core.stand_in import stand_in
 from msgm.metrics.judge import Judge
 from msgm.sampling import DPMSolver
+from msgm.training.earlier import forgetting
 
 
 @pytest.fixture
@@ -44,6 +45,16 @@ def test_without_a_judge_what_looks_like_an_image_to_forget_is_left_out() -> Non
     images = Images.of(drawn[:2], name="two of them")
     split = stand_in(model, images, ImageRequest.of(images), n=20, judge=None, seed=0, show=False)
     assert torch.equal(split.retain.rows(), drawn[2:])
+
+
+@pytest.mark.parametrize("rule", ["label < 2", "label != 7", "not label == 7"])
+def test_an_earlier_rule_means_no_sample(sevens: Path, rule: str) -> None:
+    model, images = msgm.load("demo"), Source(str(sevens)).open()
+    split = stand_in(model, images, ForgetRequest("label == 7"), n=10, judge=Judge.load("demo"), seed=3, show=False)
+    record = {"request": {"rule": rule}, "method": {"name": "unseen"}, "data": images.to_dict()}
+    both, _ = forgetting(split, record, "forget")
+    assert both.retain is split.retain and len(both.forget) == len(images)
+    assert both.request == together(ForgetRequest(rule), ForgetRequest("label == 7"))
 
 
 def test_what_cannot_be_is_refused(sevens: Path) -> None:

@@ -14,7 +14,7 @@ from ..metrics.judge import Judge
 from ..metrics.shares import by_class
 from ..model.score import ScoreModel
 from ..storage import read_text
-from .options import images_of
+from .options import images_of, say
 
 WAYS = "--forget RULE, --forget-list FILE, --forget-dir FOLDER or --forget-index ROWS"
 
@@ -41,27 +41,37 @@ class Forget:
         if len(said) > 1 or (needed and not said):
             raise UserError(f"say in one way what is to be forgotten: {WAYS}")
 
-    def given(self, source: Source | None = None) -> Request | None:
-        """The request that was said; copies are read as ``source`` is."""
+    @property
+    def compares(self) -> bool:
+        """Whether the images must be there to say what is meant."""
+        return self.forget_dir is not None or self._looked_at
+
+    @property
+    def _looked_at(self) -> bool:
+        return self.forget_list is not None and self.forget_list.suffix == ".json"
+
+    def given(self, source: Source | None) -> Request | None:
+        """The request that was said of these images; without them where it does not `compares`."""
         self.check()
-        if self.forget_list is not None and self.forget_list.suffix == ".json":
-            return request_in(self.forget_list)
+        if self.forget_list is not None and self._looked_at:
+            return request_in(self.forget_list, source.open() if source is not None else None)
         if self.forget_list is not None:
             return FileRequest(_lines(self.forget_list))
         if self.forget_index is not None:
             return IndexRequest(_numbers(self.forget_index))
         if self.forget_dir is not None:
+            assert source is not None
             return ImageRequest.of(pictures(self.forget_dir, source, "forget-dir"))
         return ForgetRequest(self.forget) if self.forget is not None else None
 
-    def needed(self, source: Source | None = None) -> Request:
+    def needed(self, source: Source) -> Request:
         """`given`; UserError where nothing was said."""
         self.check(needed=True)
         request = self.given(source)
         assert request is not None
         return request
 
-    def of(self, model: ScoreModel, source: Source | None = None) -> Request | None:
+    def of(self, model: ScoreModel, source: Source | None) -> Request | None:
         """`given`, else the model's own request, if its record has one."""
         own: dict[str, Any] = model.record.get("request") or {}
         return self.given(source) or (request_of(own) if own else None)
@@ -95,13 +105,14 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise UserError(f"--forget-index wants row numbers with commas between, as 3,17; got {text!r}") from None
 
 
-def pictures(folder: Path, source: Source | None, option: str) -> Images:
-    """The images in a folder, of which ``source`` says how they are read. UserError that names the option."""
+def pictures(folder: Path, source: Source, option: str) -> Images:
+    """The images below a folder, read as those of ``source``; what is left out is said. UserError with the option."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name one with images for --{option}, or use --forget-list")
-    base = source or Source(str(folder))
-    plain = Source(str(folder), size=base.size, mode=base.mode, background=base.background)
+    channels = source.open().shape[0]
     try:
-        return plain.open()
+        found = source.copies(folder, channels)
     except UserError as error:
         raise UserError(f"the images of --{option}: {error}") from None
+    say(found.notes)
+    return found

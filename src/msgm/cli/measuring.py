@@ -83,11 +83,12 @@ def sample(
     if len(source.shape) != 3:
         raise UserError(f"{model} makes vectors of {source.shape[0]} numbers, not images; sample it from Python")
     images = data.of(source) if data != Data() else None
-    said = request.given(images or (data.of(source) if request.forget_dir else None))
+    whole = images or (data.of(source) if request.compares else None)
+    said = request.given(whole)
     refuse_unused(filter, forget=said, guide=guide, against=against)
     drawn: ScoreModel = source
     if filter is not None:
-        asked = request.of(source, images)
+        asked = request.of(source, whole)
         drawn = build_filter(filter, source, request=asked, guide=guide, against=other, source=images)
     drawer = sampler.maker("sampler", SAMPLERS)(drawn)
     identity: dict[str, Any] = {

@@ -36,7 +36,7 @@ class Data:
         size: crop to a square and resize to this many pixels.
         labels: the column that is the label.
         mode: bring all images to grey or to rgb.
-        background: what transparent pixels lie on.
+        background: what transparent pixels lie on; white unless the record says otherwise.
         skip_bad: skip images that cannot be read.
         changed: whether images may differ from those that the record names.
     """
@@ -46,18 +46,22 @@ class Data:
     size: int | None = None
     labels: str | None = None
     mode: Mode | None = None
-    background: Background = "white"
+    background: Background | None = None
     skip_bad: bool = False
     changed: Literal["refuse", "ok"] = "refuse"
 
     def of(self, model: ScoreModel) -> Source:
         """The images that are named, or else those of the model's record."""
-        return Source.of_record(model.record, **asdict(self))
+        return Source.of_record(model.record, **self._given)
 
     @property
     def source(self) -> Source:
         """The images that are named."""
-        return Source.of_record({}, **asdict(self))
+        return Source.of_record({}, **self._given)
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {**asdict(self), "skip_bad": self.skip_bad or None}
 
 
 def hardware(threads: int | None, device: str = "auto", precision: str = "fp32", compile: bool = False) -> str:

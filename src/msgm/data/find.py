@@ -24,22 +24,24 @@ EMBEDDED = Path(__file__).parent / "embedded"
 MNIST_SOURCE = "MNIST database of handwritten digits, Y. LeCun, C. Cortes, C. J. C. Burges, CC BY-SA 3.0"
 HUB = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10", "celeba": "flwrlabs/celeba", "stl10": "tanganke/stl10"}
 """Data sets by name, and what they are called on the hub."""
+SQUARE = "celeba"
+"""Of which the middle square is taken."""
 INSIDE = ("", "MNIST/raw", "cifar-10-batches-bin", "stl10_binary")
 """Where archives put the files."""
 
 
-def find(name: str, dir: str | None, split: SplitName) -> tuple[Table | Images, bool]:
-    """The images of a name, decoded or not, and whether their middle square is taken at any rate."""
+def find(name: str, dir: str | None, split: SplitName) -> tuple[Table | Images, bool, str]:
+    """The images of a name, decoded or not, whether their middle square is taken at any rate, and where they are."""
     if name == "demo":
-        return _mnist(EMBEDDED, split, "demo", f"{MNIST_SOURCE}; a random subset"), False
-    square = name == "celeba"
+        return _mnist(EMBEDDED, split, "demo", f"{MNIST_SOURCE}; a random subset"), False, ""
+    square = name == SQUARE
     for place in _places(name, dir):
         if place.is_file() and place.suffix in (".parquet", ".tar"):
             if split == "test":
                 raise UserError(f"{place}: one file is a train split; put train and test into a folder")
-            return read_files([place], place.resolve().stem), square
+            return read_files([place], place.resolve().stem), square, str(place)
         if place.is_dir() and (found := _folder(place, split, name)):
-            return found, square
+            return found, square, str(place)
     hub = HUB.get(name, name)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub):
         # Offline, datasets looks at what it has made itself, and not at a copy of the repository.
@@ -47,7 +49,8 @@ def find(name: str, dir: str | None, split: SplitName) -> tuple[Table | Images, 
         found = _folder(copy, split, name) if copy else read_hub(hub, split)
         title = hub.split("/")[-1]
         if found:
-            return replace(found, title=title) if isinstance(found, Table) else replace(found, name=title), square
+            called = replace(found, title=title) if isinstance(found, Table) else replace(found, name=title)
+            return called, square, str(copy or hub)
     raise UserError(_nothing(name, dir))
 
 

@@ -41,18 +41,8 @@ def read_folder(root: Path, split: str) -> Table:
     table = next((path for name in TABLES for path in _near(folder, name)), None)
     partition = next(iter(_near(folder, PARTITION)), None)
     aside = [path for path in (table, partition) if path is not None]
-    found = sorted(_walk(str(folder), (), ()))
-    suffixes = Image.registered_extensions()
-    images, others = [], []
-    for file in found:
-        if os.path.splitext(file.path)[1].lower() in suffixes:
-            images.append(file)
-        elif Path(file.path) not in aside:
-            others.append(file)
-    if others:
-        notes.append(f"left out of {folder}, no images by their names: {_some(others)}")
-    if not images:
-        raise UserError(f"{folder}: no images in it{f' ({notes[-1]})' if others else ''}")
+    images, left = _images(folder, aside)
+    notes += left
     names: Mapping[str, Sequence[str]] = {}
     if table is not None:
         rows, lost = _beside(table, folder, images)
@@ -71,6 +61,31 @@ def read_folder(root: Path, split: str) -> Table:
         title=root.resolve().name, about=f"folder of images {root.resolve().name}", files=files, names=names,
         notes=notes,
     )  # fmt: skip
+
+
+def read_pictures(root: Path) -> Table:
+    """All images below a folder: its folders are neither splits nor classes, and no table is read."""
+    images, notes = _images(root, [])
+    files, title = [(file.path, file.bytes, file.changed) for file in images], root.resolve().name
+    return Table(
+        rows=((file.path, Path(file.path), {}) for file in images), total=len(images), title=title,
+        about=f"folder of images {title}", files=files, notes=notes,
+    )  # fmt: skip
+
+
+def _images(folder: Path, aside: Sequence[Path]) -> tuple[list[File], list[str]]:
+    """The images below, and a line about what is none by its name and does not stand aside."""
+    suffixes = Image.registered_extensions()
+    images, others = [], []
+    for file in sorted(_walk(str(folder), (), ())):
+        if os.path.splitext(file.path)[1].lower() in suffixes:
+            images.append(file)
+        elif Path(file.path) not in aside:
+            others.append(file)
+    notes = [f"left out of {folder}, no images by their names: {_some(others)}"] if others else []
+    if not images:
+        raise UserError(f"{folder}: no images in it{f' ({notes[0]})' if notes else ''}")
+    return images, notes
 
 
 def _some(files: Sequence[File]) -> str:

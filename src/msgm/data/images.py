@@ -33,9 +33,9 @@ class Images:
     of this set are ``store[index]``, ``index`` int64 (N,): a selection copies no pixels. Each column is int64 (N,),
     ``"label"`` among them if the class is known; ``label_names[i]``, where given, is the name of label i.
     ``about`` says whose data these are, ``source`` is the `Source.to_dict` that they were opened from, ``files`` has
-    the name of each row of the store, where it has one. ``notes`` says what was skipped or left
-    out, ``dropped`` why a column was. ``known`` has what need not be worked out again: the digest, and the `marks` of
-    the store.
+    the name of each row of the store, where it has one, ``root`` the folder or file that they were looked for in.
+    ``notes`` says what was skipped or left out, ``dropped`` why a column was. ``known`` has what need not be worked out
+    again: the digest, and the `marks` of the store.
     """
 
     store: np.ndarray[Any, Any]
@@ -46,6 +46,7 @@ class Images:
     label_names: Mapping[int, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[str] | np.ndarray[Any, Any] = ()
+    root: str = ""
     notes: Sequence[str] = ()
     dropped: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, Any] = field(default_factory=dict)
@@ -166,8 +167,10 @@ class Images:
         return float((sums[1] - sums[0] ** 2 / n).div(n - 1).clamp(min=0).sqrt())
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry ``data`` of records and results: the source, the digest, how many images."""
-        return {**(self.source or {"name": self.name}), "sha256": self.digest, "images": len(self)}
+        """The entry ``data`` of records and results: the source, the digest, how many images, the classes' names."""
+        names = {str(label): name for label, name in self.label_names.items()}
+        told = {"sha256": self.digest, "images": len(self), **({"classes": names} if names else {})}
+        return {**(self.source or {"name": self.name}), **told}
 
     def check_shape(self, wanted: Sequence[int], by: str = "the model") -> None:
         """Raise UserError, saying what would help, unless each image has this shape."""

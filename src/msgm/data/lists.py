@@ -24,7 +24,8 @@ SHOWN = 3
 class FileRequest(Request):
     """The images with these file names, or in these folders, as far as their paths are written here.
 
-    ``cat/3.png`` means every image whose path ends so, ``cat`` every image in a folder of this name.
+    ``cat/3.png`` means every image whose path ends so, ``cat`` every image in a folder of this name below that of the
+    data.
     """
 
     files: tuple[str, ...]
@@ -40,14 +41,16 @@ class FileRequest(Request):
         """Of a selection, those that are in it. UserError for a name that no image has, and for one of several."""
         if not len(data.files):
             raise UserError(f"{data.name}: its images have no file names; say which by a rule or by row numbers")
-        paths = [Path(_inner(str(name))).parts for name in data.files]
+        inner = [_inner(str(name)) for name in data.files]
+        paths = [Path(within or str(name)).parts for within, name in zip(inner, data.files, strict=True)]
+        above = [0 if within else len(Path(data.root).parts) for within in inner]
         mask = torch.zeros(len(paths), dtype=torch.bool)
         for name in self.files:
             wanted = Path(name).parts
             hits = [i for i, path in enumerate(paths) if path[-len(wanted) :] == wanted]
             if len(hits) > 1:
                 raise UserError(f"{name}: {len(hits)} files of {data.name} are called so; write more of the path")
-            hits = hits or [i for i, path in enumerate(paths) if _within(wanted, path[:-1])]
+            hits = hits or [i for i, path in enumerate(paths) if _within(wanted, path[:-1], above[i])]
             if not hits:
                 raise UserError(f"{name}: {data.name} has no such file or folder")
             mask[hits] = True
@@ -154,8 +157,10 @@ def _some(what: str, names: Sequence[object]) -> str:
 def _inner(name: str) -> str:
     """The path of an image within a larger file, if it has one."""
     found = re.fullmatch(r".*, row \d+ \((.+)\)", name)
-    return found[1] if found else name
+    return found[1] if found else ""
 
 
-def _within(folder: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    return any(path[i : i + len(folder)] == folder for i in range(len(path)))
+def _within(folder: tuple[str, ...], path: tuple[str, ...], above: int) -> bool:
+    """Whether it is a folder of the path, and does not end in the first parts, which are above the images."""
+    starts = range(max(0, above + 1 - len(folder)), len(path))
+    return any(path[i : i + len(folder)] == folder for i in starts)

@@ -152,12 +152,12 @@ class Split:
     samples: Mapping[str, Any] = field(default_factory=dict)
 
     def also(self, request: Request) -> Split:
-        """The split with what another request means of the whole moved from ``retain`` to ``forget``.
+        """The split with what another request means of the whole moved from ``retain`` to ``forget``; never samples.
 
         Raises UserError where that leaves nothing to retain.
         """
         moved = np.isin(self.retain.index.numpy(), self.whole.index[request.mask(self.whole)].numpy())
-        if not moved.any():
+        if self.samples or not moved.any():  # no request means a sample, whatever its columns
             return replace(self, request=together(request, self.request))
         if moved.all():
             raise UserError(f"{self.request} and {request} leave no image of {self.whole.name} to retain; narrow them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .images import Images
-from .table import TEXT
+from .table import TEXT, whole_numbers
 
 Value = int | str
 Predicate = Callable[[Images], Tensor]
@@ -31,6 +31,7 @@ OPERATORS: dict[type[ast.cmpop], tuple[str, str]] = {
 }
 """Each operator as written, and what it is when its two sides change places."""
 
+ORDER = ("<", "<=", ">", ">=")
 GRAMMAR = "for example `label in [3, 7]`, `2 < label <= 5` or `Bangs == 1 and not Male == 1`"
 MANY = 20
 
@@ -60,6 +61,12 @@ class Comparison:
             missing = f"{data.name} has no column {self.column!r}"
             raise UserError(f"rule {self.rule!r}: {missing}{hint} (known columns: {known})")
         column = data.columns[self.column]
+        names = self.names(data)
+        if _mixed(names) and self.operator in ORDER:
+            raise UserError(
+                f"rule {self.rule!r}: not all classes are numbers, so they have no order; use == or in "
+                f"({known_values(self.column, data)})"
+            )
         values = torch.tensor([self._number(value, data) for value in self.values], dtype=torch.int64)
         match self.operator:
             case "<":
@@ -75,29 +82,57 @@ class Comparison:
             case _:
                 return ~torch.isin(column, values)
 
+    def names(self, data: Images) -> Mapping[int, str]:
+        """The class names that its values may be: of the label alone."""
+        return data.label_names if self.column == "label" else {}
+
     def _number(self, value: Value, data: Images) -> int:
-        names = data.label_names if self.column == "label" else {}
-        numbers = {name: number for number, name in names.items()}
-        if isinstance(value, int):
-            if numbers.get(str(value), value) != value:
-                meant = f"write label == '{value}' if you mean the class of this name"
-                raise UserError(f"rule {self.rule!r}: {value} is ambiguous; {meant}")
+        names = self.names(data)
+        if isinstance(value, int) and not _mixed(names):
             return value
-        if value in numbers:
-            return numbers[value]
-        close = difflib.get_close_matches(value, numbers, n=1)
+        name, numbers = str(value), {name: number for number, name in names.items()}
+        if name in numbers:
+            return numbers[name]
+        close = difflib.get_close_matches(name, numbers, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         known = known_values(self.column, data)
         raise UserError(f"rule {self.rule!r}: {self.column} is never {value!r}{hint} ({known})")
 
 
+def _mixed(names: Mapping[int, str]) -> bool:
+    """Whether some classes are called by a number, and not each by its own: a number is a name then, never a place."""
+    called = [whole_numbers([name]) for name in names.values()]
+    return any(called) and called != [[number] for number in names]
+
+
+def _class(number: int, names: Mapping[int, str]) -> str:
+    """What the class is called that a number in a rule means."""
+    return str(number) if _mixed(names) else names.get(number, str(number))
+
+
+def renumbered(rule: str, before: Mapping[int, str], now: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+    """Of the labels that a rule says by number, those that are another class now: their names before and now.
+
+    A comparison by order says the number of every class before.
+    """
+    said: list[int] = []
+    for comparison in parse(rule)[1]:
+        if comparison.column == "label":
+            values = before if comparison.operator in ORDER else comparison.values
+            said += [value for value in values if isinstance(value, int)]
+    both = {number: (_class(number, before), _class(number, now)) for number in said}
+    return {number: names for number, names in both.items() if names[0] != names[1]}
+
+
 def known_values(column: str, data: Images) -> str:
     values = data.columns[column].unique().tolist()
-    if len(values) > MANY:
-        return f"{column} takes {len(values)} values from {values[0]} to {values[-1]}"
     names = data.label_names if column == "label" else {}
-    listed = ", ".join(f"{value} ({names[value]})" if value in names else str(value) for value in values)
-    return f"{column} takes {listed or 'no values'}"
+    words = [f"{value} ({names[value]})" if value in names else str(value) for value in values]
+    if _mixed(names):
+        words = [repr(names.get(value, value)) for value in values]
+    if len(values) > MANY:
+        return f"{column} takes {len(values)} values from {words[0]} to {words[-1]}"
+    return f"{column} takes {', '.join(words) or 'no values'}"
 
 
 def parse(rule: str) -> tuple[Predicate, list[Comparison]]:
@@ -157,7 +192,7 @@ def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr, rule: str)
         want = "one number or class name" if listed else "a list in brackets"
         raise UserError(f"rule {rule!r}: {written} wants {want} after it, not {ast.unparse(other)}")
     values = tuple(_value(item, rule) for item in (other.elts if listed else [other]))  # type: ignore[attr-defined]
-    if written in ("<", "<=", ">", ">=") and isinstance(values[0], str):
+    if written in ORDER and isinstance(values[0], str):
         raise UserError(f"rule {rule!r}: class names have no order; use == or in")
     return Comparison(rule, name, written, values)
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from ..errors import UserError
 from .cache import Writer, stored
 from .decode import Background, Decoder, Mode, Pixels
-from .find import SplitName, find
+from .find import SQUARE, SplitName, find
+from .folders import read_pictures
 from .images import Images
 from .table import Table, decode, skipping
 
@@ -46,7 +48,8 @@ class Source:
     antialiased). ``mode`` is ``grey`` or ``rgb``; without either all images must have one size and mode. Transparent
     pixels lie on ``background``. With ``skip_bad`` an image that cannot be read is skipped and counted, else an error.
     ``recorded`` is the digest that a record has of the training images; where they have changed since, opening
-    them is an error unless ``changed`` is ``"ok"``.
+    them is an error unless ``changed`` is ``"ok"``. ``unlike`` names what is read otherwise than on record: a note
+    says then that another digest does not tell whether they have.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Source:
     skip_bad: bool = False
     changed: Literal["refuse", "ok"] = "refuse"
     recorded: str | None = None
+    unlike: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         Decoder(size=self.size, mode=self.mode, background=self.background)
@@ -72,16 +76,26 @@ class Source:
         """
         if split not in ("train", "test"):
             raise UserError(f"split must be train or test, not {split!r}")
-        found, square = find(self.name, self.dir, split)
+        found, square, root = find(self.name, self.dir, split)
         decoder = Decoder(size=self.size, mode=self.mode, background=self.background, square=square)
         images = self._decoded(found, decoder) if isinstance(found, Table) else self._raw(found, decoder)
-        images = replace(images, source=self.to_dict())
-        if split == "train" and self.changed == "refuse" and self.recorded not in (None, images.digest):
-            raise UserError(
-                f"{self.name}: these are not the images that the record names: sha256 {images.digest}, recorded "
-                f"{self.recorded}; bring those back, or go on with these (changed: ok)"
-            )
-        return images
+        images = replace(images, source=self.to_dict(), root=root)
+        if split == "test" or self.changed == "ok" or self.recorded in (None, images.digest):
+            return images
+        if self.unlike:
+            others = f"read with other {' and '.join(self.unlike)} than the record says"
+            told = f"{self.name}: {others}: whether the images have changed since cannot be told"
+            return replace(images, notes=[*images.notes, told])
+        raise UserError(
+            f"{self.name}: these are not the images that the record names: sha256 {images.digest}, recorded "
+            f"{self.recorded}; bring those back, or go on with these (changed: ok)"
+        )
+
+    def copies(self, folder: Path, channels: int) -> Images:
+        """All images below a folder, read as this source's are, which have so many channels."""
+        mode: Mode = "grey" if channels == 1 else "rgb"
+        decoder = Decoder(size=self.size, mode=mode, background=self.background, square=self.name == SQUARE)
+        return Source(str(folder))._decoded(read_pictures(folder), decoder)
 
     def _raw(self, found: Images, decoder: Decoder) -> Images:
         if self.labels not in (None, "label"):
@@ -116,7 +130,7 @@ class Source:
 
     def to_dict(self) -> dict[str, Any]:
         """What of it is given; ``changed`` and ``recorded`` where the images may differ from those of a record."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "unlike"}
         if self.changed == "refuse" or self.recorded is None:
             del given["changed"], given["recorded"]
         default = {field.name: field.default for field in fields(self)}
@@ -125,14 +139,15 @@ class Source:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Source:
         """The source that a record's entry ``data`` names, with the digest that it has of the training images."""
-        known = {field.name for field in fields(cls)} - {"changed", "recorded"}
+        known = {field.name for field in fields(cls)} - {"changed", "recorded", "unlike"}
         return cls(**{k: v for k, v in entry.items() if k in known}, recorded=entry.get("sha256"))
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any], **given: Any) -> Source:
         """The source with these fields (None: not given); without a name, the record's own with them changed.
 
-        If it reads as the record's does, its training images must have the digest that the record has.
+        If it reads as the record's does, its training images must have the digest that the record has. Fields by which
+        it does not are ``unlike``.
         """
         given = {key: value for key, value in given.items() if value is not None}
         entry = record.get("data")
@@ -142,8 +157,12 @@ class Source:
             return cls(**given)
         before = cls.from_dict(entry)
         asked = cls(**given) if "name" in given else replace(before, **given)
-        same = replace(asked, dir=before.dir, changed=before.changed, recorded=before.recorded) == before
-        return replace(asked, recorded=before.recorded if same else None)
+        if asked.name != before.name:
+            return asked
+        apart = ("dir", "changed", "recorded", "unlike")
+        read = [field.name for field in fields(cls) if field.name not in apart]
+        unlike = tuple(name for name in read if getattr(asked, name) != getattr(before, name))
+        return replace(asked, recorded=before.recorded, unlike=unlike)
 
 
 def _seal(writer: Writer, images: Images) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..data import FileRequest, ForgetRequest, ImageRequest, Images, Request, Split, parts, request_of, together
+from ..data.rules import renumbered
 from ..errors import UserError
 from ..formats.ledger import chain
 
@@ -32,8 +33,7 @@ def before(record: Mapping[str, Any], data: Images) -> Request | None:
     found = requests(record)
     for request, entry in found:
         try:
-            if not _same(request, entry, data):
-                raise UserError(f"these are images of {data.name}, not those of {entry.get('name', 'its record')}")
+            _check_same(request, entry, data)
             request.mask(data)
         except UserError as error:
             raise UserError(
@@ -55,10 +55,23 @@ def forgetting(split: Split, record: Mapping[str, Any], earlier: Earlier) -> tup
     return (split if old is None else split.also(old)), {}
 
 
-def _same(request: Request, entry: Mapping[str, Any], data: Images) -> bool:
-    """Whether the request means of these images what it meant of those that a record names."""
+def _check_same(request: Request, entry: Mapping[str, Any], data: Images) -> None:
+    """UserError unless the request means of these images what it meant of those that a record names."""
     if entry.get("sha256") == data.digest:
-        return True
+        return
     told = data.to_dict()
     alike = all(entry.get(key) == told.get(key) for key in ("name", "labels"))
-    return alike and isinstance(request, ForgetRequest | FileRequest | ImageRequest)
+    if not alike or not isinstance(request, ForgetRequest | FileRequest | ImageRequest):
+        raise UserError(f"these are images of {data.name}, not those of {entry.get('name', 'its record')}")
+    before = _classes(entry)
+    if before and isinstance(request, ForgetRequest):
+        for number, (was, now) in renumbered(request.rule, before, data.label_names).items():
+            raise UserError(f"label {number} was {was!r}, and is {now!r} here; state it by name")
+
+
+def _classes(entry: Mapping[str, Any]) -> dict[int, str]:
+    """The names of the classes that a record has; none in older records."""
+    try:
+        return {int(label): str(name) for label, name in dict(entry.get("classes") or {}).items()}
+    except (TypeError, ValueError):
+        raise UserError("the record's classes cannot be read; copy the model's folder again") from None

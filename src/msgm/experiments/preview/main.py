@@ -74,12 +74,15 @@ def preview(
     """Write a sheet of what would be forgotten, one of the nearest that would be kept, and the `counts`.
 
     ``forget.png`` has up to `SHOWN` images, ``nearest.png`` pairs, ``request.json`` the numbers, and what was ``asked``
-    now, of all that the split forgets, as `request_in` reads it.
+    now, of all that the split forgets, and of which images, as `request_in` reads it.
     """
     with opened(out, replace(MADE, identity={"command": command}), overwrite=overwrite) as place:
         kept, partner = closest(split)
         pairs = {"forget": split.forget.rows(partner), "kept": split.retain.rows(kept)}
-        told = {"command": command, "words": split.request.words, "request": asked.to_dict(), **counts(split)}
+        told = {
+            "command": command, "words": split.request.words, "request": asked.to_dict(), "data": split.whole.to_dict(),
+            **counts(split),
+        }  # fmt: skip
         place.clear()
         write_bytes(out / FORGET, png(grid(split.forget.rows(slice(SHOWN)))))
         write_bytes(out / NEAREST, png(comparison({"of retained images the nearest": pairs})))
@@ -88,9 +91,15 @@ def preview(
     return told
 
 
-def request_in(file: Path) -> Request:
-    """The request that a `preview` looked at. UserError for a file that holds none."""
-    entry = read_json(file).get("request")
-    if not isinstance(entry, dict):
+def request_in(file: Path, images: Images | None) -> Request:
+    """The request that a `preview` looked at. UserError for a file that holds none, and one of other ``images``."""
+    told = read_json(file)
+    entry, data = told.get("request"), told.get("data") or {}  # older files do not say of which images they are
+    if not isinstance(entry, dict) or not isinstance(data, dict):
         raise UserError(f"{file} holds no request; name the {COUNTS} of a preview")
+    if images is not None and data.get("sha256", images.digest) != images.digest:
+        raise UserError(
+            f"{file} is of other images than {images.name} as it is read here: {data.get('name')}, "
+            f"sha256 {data['sha256']}, not {images.digest}; look at the request anew, with these"
+        )
     return request_of(entry)
