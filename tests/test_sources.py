@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_data import picture, pixels, refusal, save
+from test_data import picture, pixels, png, refusal, save
 
 from msgm import ForgetRequest, Source
+from msgm.data.table import numbered
 from msgm.errors import UserError
 
 
@@ -75,6 +78,35 @@ def test_tables_of_labels(tmp_path: Path) -> None:
     (tmp_path / "celeba" / "list_eval_partition.txt").write_text("0.png 2\n1.png 0\n")
     assert torch.equal(Source(str(tmp_path / "celeba")).open("test").rows()[0], pixels(0))
     assert torch.equal(Source(str(tmp_path / "celeba")).open().rows()[0], pixels(1))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_in_a_column_have_one_number_in_both_splits(tmp_path: Path, kind: str) -> None:
+    for split, names in (("train", ("cat", "ant", "bee")), ("test", ("cat", "bee", "yak"))):
+        for i, name in enumerate(names):
+            save(tmp_path / split / f"{name}.png", pixels(i))
+        if kind == "csv":
+            rows = "\n".join(f"{name}.png,{name}" for name in names)
+            (tmp_path / split / "metadata.csv").write_text(f"file_name,label\n{rows}\n")
+        else:
+            content = [{"bytes": png(pixels(i)), "path": None} for i in range(3)]
+            pq.write_table(pa.table({"image": content, "label": names}), tmp_path / f"{split}.parquet")
+    train, test = Source(str(tmp_path)).open(), Source(str(tmp_path)).open("test")
+    assert (labels(train), train.label_names) == ([2, 0, 1], {0: "ant", 1: "bee", 2: "cat"})
+    assert (labels(test), test.label_names) == ([2, 1, 3], {0: "ant", 1: "bee", 2: "cat", 3: "yak"})
+    if kind == "csv":
+        (tmp_path / "test" / "metadata.csv").write_text("file_name,label\ncat.png,2\n")
+        assert "column label has text in one split and numbers in the other" in refusal(tmp_path, split="test")
+        for path in (tmp_path / "train").iterdir():
+            path.unlink()
+        (tmp_path / "train").rmdir()
+        assert labels(Source(str(tmp_path)).open("test")) == [2]  # there is no other split
+
+
+def test_a_class_of_the_test_split_alone_takes_the_next_number() -> None:
+    assert numbered(["10", "2"], ["7", "2"]) == {"10": 10, "2": 2, "7": 7}
+    assert numbered(["1", "2"], ["cat"]) == {"1": 1, "2": 2, "cat": 3}
+    assert numbered(["b", "c"], ["a", "7"]) == {"b": 0, "c": 1, "a": 2, "7": 3}
 
 
 def test_a_rule_on_a_column_that_is_left_out_says_why(tmp_path: Path) -> None:
@@ -349,8 +381,6 @@ def tar(path: Path, members: dict[str, bytes]) -> None:
 
 
 def test_webdataset(tmp_path: Path) -> None:
-    from test_data import png
-
     for shard in range(2):
         members = {}
         for i in (2 * shard, 2 * shard + 1):
@@ -366,7 +396,6 @@ def test_webdataset(tmp_path: Path) -> None:
 def test_arrow_on_disk_and_numbers_as_names(tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features
     from datasets import Image as Picture
-    from test_data import png
 
     kind = Features({"picture": Picture(), "label": ClassLabel(names=["10", "2", "7"])})
     rows = {"picture": [{"bytes": png(pixels(i)), "path": None} for i in range(3)], "label": [0, 1, 2]}

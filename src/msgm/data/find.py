@@ -16,7 +16,7 @@ from .folders import TEST, TRAIN, read_folder
 from .hugging import read_disk, read_files, read_hub, snapshot
 from .idx import read_idx
 from .images import Images
-from .table import Table
+from .table import NoSplit, Table
 
 SplitName = Literal["train", "test"]
 
@@ -101,7 +101,7 @@ def _shards(files: Sequence[Path], split: SplitName, folder: Path) -> list[Path]
         if found := [path for path in files if re.fullmatch(rf"{name}(-.*)?", path.stem)]:
             return found
     there = ", ".join(path.name for path in files)
-    raise UserError(f"{folder}: no {split}{files[0].suffix} (found {there}); add it, or name one file")
+    raise NoSplit(f"{folder}: no {split}{files[0].suffix} (found {there}); add it, or name one file")
 
 
 def _idx(folder: Path, split: str, kind: str) -> Path | None:

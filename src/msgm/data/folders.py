@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import UserError
 from ..storage import read_text
 from .rows import records
-from .table import NAMED, Table, stamps
+from .table import NAMED, NoSplit, Table, stamps
 
 TRAIN, TEST = ("train", "training"), ("test", "val", "validation", "valid")
 """Names of the folders of a split; the first that is there is meant."""
@@ -83,7 +83,7 @@ def _split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
     train, test = _named(root, TRAIN), _named(root, TEST)
     if not train and not test:
         if split == "test" and not (root / PARTITION).is_file():
-            raise UserError(f"{root}: no test split; put the images in {root}/train and {root}/test")
+            raise NoSplit(f"{root}: no test split; put the images in {root}/train and {root}/test")
         return root, []
     beside = [name for name in _visible(root) if (root / name).is_dir() and root / name not in (*train, *test)]
     if beside and not (train and test):
@@ -94,7 +94,7 @@ def _split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
         )
     chosen = train if split == "train" else test
     if not chosen:
-        raise UserError(f"{root}: no {split} split; put the images in {root}/train and {root}/test")
+        raise NoSplit(f"{root}: no {split} split; put the images in {root}/train and {root}/test")
     left = [*beside, *(path.name for path in (*train[1:], *test[1:]))]
     return chosen[0], [f"left out, beside the splits in {root}: {', '.join(left)}"] if left else []
 

@@ -17,7 +17,7 @@ from .cache import Writer, stored
 from .decode import Background, Decoder, Mode, Pixels
 from .find import SplitName, find
 from .images import Images
-from .table import Table, decode, skipping
+from .table import NoSplit, Table, decode, skipping
 
 VERSION = 1
 """Of how images are decoded: caches of another version are not read."""
@@ -74,7 +74,10 @@ class Source:
             raise UserError(f"split must be train or test, not {split!r}")
         found, square = find(self.name, self.dir, split)
         decoder = Decoder(size=self.size, mode=self.mode, background=self.background, square=square)
-        images = self._decoded(found, decoder) if isinstance(found, Table) else self._raw(found, decoder)
+        if isinstance(found, Table):
+            images = self._decoded(found, decoder, self._train() if split == "test" else None)
+        else:
+            images = self._raw(found, decoder)
         images = replace(images, source=self.to_dict())
         if split == "train" and self.changed == "refuse" and self.recorded not in (None, images.digest):
             raise UserError(
@@ -89,9 +92,19 @@ class Source:
         pixels = decoder.raw(found.store)
         return found if pixels is found.store else replace(found, store=pixels)
 
-    def _decoded(self, table: Table, decoder: Decoder) -> Images:
+    def _train(self) -> Table | None:
+        """The train split, whose numbers the classes have; None where there is none."""
+        try:
+            found, _ = find(self.name, self.dir, "train")
+        except NoSplit:
+            return None
+        return found if isinstance(found, Table) else None
+
+    def _decoded(self, table: Table, decoder: Decoder, train: Table | None) -> Images:
         place = os.path.abspath(table.files[0][0])  # paths may be relative, all to the same folder
         how = [VERSION, place, asdict(decoder), self.labels, self.skip_bad, table.files, table.names]
+        if train is not None:
+            how.append(train.names.get(self.labels or "label") or train.files)
         key = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:32]
         if cached := stored(key):
             return _cached(*cached)
@@ -99,7 +112,7 @@ class Source:
         try:
             columns, named, skipped = decode(table, decoder, writer, self.skip_bad)
             pixels = writer.finish()
-            values, names, dropped = columns.finish(self.labels, table.title)
+            values, names, dropped = columns.finish(self.labels, table.title, train)
             notes = [*table.notes, *skipping(skipped, len(skipped) + len(named))]
             if dropped:
                 unfit = ", ".join(f"{column} ({why})" for column, why in dropped.items())

@@ -39,6 +39,10 @@ class Table:
     notes: Sequence[str] = ()
 
 
+class NoSplit(UserError):
+    """The data have no such split."""
+
+
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Path, bytes and time of change of each file."""
     return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
@@ -50,6 +54,17 @@ def whole_numbers(names: Sequence[str]) -> list[int] | None:
         return None
     numbers = [int(name) for name in names]
     return numbers if len(set(numbers)) == len(numbers) else None
+
+
+def numbered(names: Sequence[str], more: Sequence[str] = ()) -> dict[str, int]:
+    """Each name's number: itself, if all are whole numbers, else its place; ``more`` come after ``names``."""
+    known = set(names)
+    every = [*names, *(name for name in more if name not in known)]
+    if (numbers := whole_numbers(every)) is None:
+        first = whole_numbers(names) or range(len(names))
+        free = max(first, default=-1) + 1
+        numbers = [*first, *range(free, free + len(every) - len(names))]
+    return dict(zip(every, numbers, strict=True))
 
 
 @dataclass(kw_only=True)
@@ -68,11 +83,13 @@ class Columns:
             values.append(row.get(name))
         self.rows += 1
 
-    def finish(self, labels: str | None, where: str) -> tuple[dict[str, Tensor], dict[int, str], dict[str, str]]:
+    def finish(
+        self, labels: str | None, where: str, train: Table | None = None
+    ) -> tuple[dict[str, Tensor], dict[int, str], dict[str, str]]:
         """Whole columns of whole numbers, the labels' names, and why each other column is left out.
 
         ``labels`` is the column that becomes ``label``; it may hold names, as ``label`` itself may. Names that are
-        whole numbers are these numbers.
+        whole numbers are these numbers. A class has its number in ``train``, the other split, where it is there.
         """
         columns, dropped = {}, {}
         for name, values in self.values.items():
@@ -86,19 +103,27 @@ class Columns:
                 known = ", ".join(sorted(columns)) or "none"
                 raise UserError(f"{where}: no column {labels!r} to use as labels; known columns: {known}")
             return columns, {}, dropped
-        names = tuple(self.names.get(chosen, ()))
-        if dropped.get(chosen) == TEXT:
-            names = tuple(sorted(set(self.values[chosen])))
+        names = list(self.names.get(chosen, ()))
+        before, written = _classes(train, chosen) if train else ([], None)
+        if written not in (None, text := dropped.get(chosen) == TEXT):
+            raise UserError(
+                f"{where}: column {chosen} has text in one split and numbers in the other; write it alike in both "
+                "(metadata.jsonl has text in quotes)"
+            )
+        if text:
+            names = sorted(set(self.values[chosen]))
             place = {name: i for i, name in enumerate(names)}
             columns[chosen] = torch.tensor([place[name] for name in self.values[chosen]])
             del dropped[chosen]
         elif chosen in dropped:
             raise UserError(f"{where}: column {chosen} cannot be used as labels: {dropped[chosen]}")
         columns["label"] = columns[chosen]
-        numbers = whole_numbers(names) or range(len(names))
-        if list(numbers) != list(range(len(names))):
+        names = names or before
+        number = numbered(before, names)
+        numbers = [number[name] for name in names]
+        if numbers != list(range(len(names))):
             columns["label"] = _renamed(columns["label"], numbers)
-        return columns, dict(zip(numbers, names, strict=True)), dropped
+        return columns, {number: name for name, number in number.items()}, dropped
 
 
 TEXT = "text"
@@ -112,6 +137,17 @@ def _unfit(values: Sequence[Any]) -> str:
     if all(isinstance(v, int) for v in values):
         return "" if all(-(2**63) <= v < 2**63 for v in values) else "numbers too large"
     return TEXT if all(isinstance(v, str) for v in values) else "no whole numbers"
+
+
+def _classes(table: Table, column: str) -> tuple[list[str], bool | None]:
+    """The names of a column's classes, and whether they are written there as text; None where either would do."""
+    if column in table.names:
+        return list(table.names[column]), None
+    values = (value for _, _, row in table.rows if (value := row.get(column)) is not None)
+    first = next(values, None)
+    if not isinstance(first, str):  # the others, and with them the bytes of all images, need not be read
+        return [], None if first is None else False
+    return sorted({first, *(value for value in values if isinstance(value, str))}), True
 
 
 def _renamed(labels: Tensor, numbers: Sequence[int]) -> Tensor:
