@@ -109,6 +109,66 @@ def test_a_class_of_the_test_split_alone_takes_the_next_number() -> None:
     assert numbered(["b", "c"], ["a", "7"]) == {"b": 0, "c": 1, "a": 2, "7": 3}
 
 
+def test_the_table_of_a_folder_is_its_own(tmp_path: Path) -> None:
+    """What lies above it is of other data, unless the folder is a split of it; then a line says so."""
+    pets = tmp_path / "pets"
+    for i, name in enumerate(("cat/0.png", "dog/1.png")):
+        save(pets / name, pixels(i))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,7\n1.png,8\n")
+    assert labels(Source(str(pets)).open()) == [0, 1]
+    (pets / "labels.csv").write_text("file,label\n0.png,1\n1.png,0\n")
+    data = Source(str(pets)).open()
+    assert (labels(data), data.notes) == ([1, 0], [])
+    pets.rename(tmp_path / "train")
+    assert labels(Source(str(tmp_path / "train")).open()) == [1, 0]
+    (tmp_path / "train" / "labels.csv").unlink()
+    for root in (tmp_path, tmp_path / "train"):
+        data = Source(str(root)).open()
+        assert labels(data) == [7, 8]
+        assert data.notes == [f"taken from outside {tmp_path / 'train'}: {tmp_path / 'metadata.csv'}"]
+
+
+def test_one_table_for_both_splits(tmp_path: Path) -> None:
+    for i, name in enumerate(("train/1.png", "train/deep/2.png", "test/3.png")):
+        save(tmp_path / name, pixels(i))
+    for rows in ("train/1.png,0\ntrain/deep/2.png,1\ntest/3.png,2\n", "3.png,2\n1.png,0\ndeep/2.png,1\n"):
+        (tmp_path / "labels.csv").write_text(f"file,label\n{rows}")
+        assert labels(Source(str(tmp_path)).open()) == [0, 1]
+        assert labels(Source(str(tmp_path)).open("test")) == [2]
+    (tmp_path / "labels.csv").write_text("file,label\ntest/9.png,0\n")
+    assert f"{tmp_path / 'test' / '9.png'}: named in {tmp_path / 'labels.csv'}, but no such file" in refusal(tmp_path)
+
+
+def test_a_name_in_a_table_means_one_image(tmp_path: Path) -> None:
+    for i, name in enumerate(("x/1.png", "y/1.png")):
+        save(tmp_path / "one" / name, pixels(i))
+        save(tmp_path / "two" / name.replace("x", "train").replace("y", "test"), pixels(i))
+    for folder, places in (("one", "x/1.png, {0}/y/1.png"), ("two", "train/1.png, {0}/test/1.png")):
+        root, table = tmp_path / folder, tmp_path / folder / "labels.csv"
+        table.write_text("file,label\n1.png,0\n")
+        assert f"{table}: 1.png may be {root}/{places.format(root)}; write more of the path" in refusal(root)
+    table = tmp_path / "one" / "labels.csv"
+    table.write_text("file,label\nx/1.png,0\nx/1.png,1\n")
+    assert f"{tmp_path / 'one' / 'x' / '1.png'}: named twice in {table}" in refusal(tmp_path / "one")
+    table.write_text("file,label\ny/1.png,0\nx/1.png,1\n")
+    assert labels(Source(str(tmp_path / "one")).open()) == [0, 1]
+
+
+def test_the_split_of_celeba_names_each_image_once(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(i))
+    part = tmp_path / "list_eval_partition.txt"
+    for bad in ("1.png", "1.png train", "0"):
+        part.write_text(f"0.png 0\n{bad}\n")
+        assert f"{part}, line 2: a file name and 0, 1 or 2 expected, not {bad!r}" in refusal(tmp_path)
+    part.write_text("0.png 0\n0.png 2\n")
+    assert f"{tmp_path / '0.png'}: named twice in {part}" in refusal(tmp_path)
+    part.write_text("0.png 0\n1.png 2\n9.png 0\n")
+    data = Source(str(tmp_path)).open()
+    assert torch.equal(data.rows(), pixels(0)[None])
+    assert data.notes == [f"left out, not named in {part}: 2.png"]
+
+
 def test_a_rule_on_a_column_that_is_left_out_says_why(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / f"{name}.png", pixels(0))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,9 @@ TRAIN, TEST = ("train", "training"), ("test", "val", "validation", "valid")
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "labels.csv", "list_attr_celeba.txt")
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_id")
 PARTITION, PARTS = "list_eval_partition.txt", {"train": "0", "test": "2"}
-"""CelebA's own split."""
+"""CelebA's own split; 1 is a third."""
+INNER = (*TRAIN, *TEST, "img_align_celeba")
+"""Names of folders that are a part of the one above; what lies beside these says something about their images."""
 
 
 class File(NamedTuple):
@@ -38,9 +41,9 @@ def read_folder(root: Path, split: str) -> Table:
     Links are followed. Hidden files are no part of it.
     """
     folder, notes = _split_folder(root, split)
-    table = next((path for name in TABLES for path in _near(folder, name)), None)
-    partition = next(iter(_near(folder, PARTITION)), None)
+    table, partition = _near(folder, *TABLES), _near(folder, PARTITION)
     aside = [path for path in (table, partition) if path is not None]
+    notes += [f"taken from outside {folder}: {path}" for path in aside if path.parent != folder]
     found = sorted(_walk(str(folder), (), ()))
     suffixes = Image.registered_extensions()
     images, others = [], []
@@ -48,7 +51,7 @@ def read_folder(root: Path, split: str) -> Table:
         if os.path.splitext(file.path)[1].lower() in suffixes:
             images.append(file)
         elif Path(file.path) not in aside:
-            others.append(file)
+            others.append("/".join(file.parts))
     if others:
         notes.append(f"left out of {folder}, no images by their names: {_some(others)}")
     if not images:
@@ -64,7 +67,8 @@ def read_folder(root: Path, split: str) -> Table:
         labels = {name: {"label": number} for number, name in enumerate(classes)}
         rows = [(file, _label(file, labels) if labels else {}) for file in images]
     if partition is not None:
-        rows = _part(partition, rows, split)
+        rows, lost = _part(partition, folder, rows, split)
+        notes += lost
     files = [(file.path, file.bytes, file.changed) for file, _ in rows] + stamps(aside)
     return Table(
         rows=((file.path, Path(file.path), values) for file, values in rows), total=len(rows),
@@ -73,9 +77,9 @@ def read_folder(root: Path, split: str) -> Table:
     )  # fmt: skip
 
 
-def _some(files: Sequence[File]) -> str:
-    more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-    return ", ".join("/".join(file.parts) for file in files[:NAMED]) + more
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
@@ -139,28 +143,61 @@ def _label(file: File, labels: Mapping[str, dict[str, int]]) -> dict[str, int]:
     return labels[file.parts[0]]
 
 
-def _near(folder: Path, name: str) -> list[Path]:
-    """The file in the folder, or beside it."""
-    return [path for path in (folder / name, folder.parent / name) if path.is_file()][:1]
+def _near(folder: Path, *names: str) -> Path | None:
+    """The first of these files in the folder, or where this is a part of the one above, beside it."""
+    places = [folder, folder.parent] if folder.name in INNER else [folder]
+    return next((path for place in places for name in names if (path := place / name).is_file()), None)
+
+
+def _lookup(listing: Path, folder: Path, images: Sequence[File]) -> Callable[[str], File | None]:
+    """What a name in a listing means: an image of the folder, or of a split beside it if the listing lies there, too.
+
+    A name is a path from the listing or from the split, or a file's name alone. UserError if several are called so.
+    """
+    splits = _named(listing.parent, (*TRAIN, *TEST)) if listing.parent != folder else []
+    others = [split for split in splits if split != folder]
+    by_path, by_name = defaultdict(list), defaultdict(list)
+    for file in (*images, *(file for other in others for file in _walk(str(other), (), ()))):
+        by_path[os.path.abspath(file.path)].append(file)
+        by_name[file.parts[-1]].append(file)
+
+    def at(place: Path, name: str) -> list[File]:
+        return by_path.get(os.path.abspath(os.path.join(place, name)), [])
+
+    def look(name: str) -> File | None:
+        found = at(listing.parent, name) or by_name.get(name)
+        found = found or [file for split in (folder, *others) for file in at(split, name)]
+        if len(found) > 1:
+            raise UserError(f"{listing}: {name} may be {_some([f.path for f in found])}; write more of the path")
+        return found[0] if found else None
+
+    return look
 
 
 def _beside(table: Path, folder: Path, images: Sequence[File]) -> tuple[list[tuple[File, dict[str, Any]]], list[str]]:
     """The images that the table names, in its order, with their values; a line about those that it does not name."""
-    by_path = {file.path: file for file in images}
-    by_name = {file.parts[-1]: file for file in reversed(images)}
-    found = []
+    look = _lookup(table, folder, images)
+    found: dict[str, tuple[File, dict[str, Any]]] = {}
     for name, values in _entries(table):
-        places = (by_path.get(str(base / name)) for base in (table.parent, folder))
-        file = next(filter(None, places), None) or by_name.get(name)
+        file = look(name)
         if file is None:
-            raise UserError(f"{table.parent / name}: named in {table}, but no such file")
-        found.append((file, values))
-    if not found:
+            like = next((f for f in images if os.path.splitext(f.parts[-1])[0] == name), None)
+            mend = f"; write {like.parts[-1]}, with its suffix" if like else ""
+            raise UserError(f"{table.parent / name}: named in {table}, but no such file{mend}")
+        if file.path in found:
+            raise UserError(f"{file.path}: named twice in {table}; leave one row for it")
+        found[file.path] = file, values
+    here = {file.path for file in images}
+    rows = [row for path, row in found.items() if path in here]
+    if not rows:
         raise UserError(f"{folder}: no images in it (none is named in {table})")
-    named = {file.path for file, _ in found}
-    unnamed = [file for file in images if file.path not in named]
-    notes = [f"left out, not named in {table}: {_some(unnamed)}"]
-    return found, notes if unnamed else []
+    return rows, _unnamed(table, images, found)
+
+
+def _unnamed(listing: Path, images: Sequence[File], named: Mapping[str, object]) -> list[str]:
+    """A line about the images that a listing does not name, if there are any."""
+    lost = ["/".join(file.parts) for file in images if file.path not in named]
+    return [f"left out, not named in {listing}: {_some(lost)}"] if lost else []
 
 
 def _entries(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -186,9 +223,24 @@ def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
         yield file, {name: int(value == "1") for name, value in zip(names, values, strict=True)}
 
 
-def _part(partition: Path, rows: list[tuple[File, Any]], split: str) -> list[tuple[File, Any]]:
-    part = dict(line.split()[:2] for line in read_text(partition).splitlines() if line.strip())
-    kept = [(file, values) for file, values in rows if part.get(file.parts[-1]) == PARTS[split]]
+def _part(
+    partition: Path, folder: Path, rows: list[tuple[File, Any]], split: str
+) -> tuple[list[tuple[File, Any]], list[str]]:
+    """The rows of a split, and a line about those that are in none. The list may name images that are not there."""
+    images = [file for file, _ in rows]
+    look, part = _lookup(partition, folder, images), dict[str, str]()
+    for number, line in enumerate(read_text(partition).splitlines(), start=1):
+        if not line.strip():
+            continue
+        *name, value = line.split()
+        if not name or value not in ("0", "1", "2"):
+            raise UserError(f"{partition}, line {number}: a file name and 0, 1 or 2 expected, not {line[:60]!r}")
+        if (file := look(" ".join(name))) is None:
+            continue
+        if file.path in part:
+            raise UserError(f"{file.path}: named twice in {partition}; leave one line for it")
+        part[file.path] = value
+    kept = [(file, values) for file, values in rows if part.get(file.path) == PARTS[split]]
     if not kept:
         raise UserError(f"{partition}: says of no image that it is in the {split} split ({PARTS[split]})")
-    return kept
+    return kept, _unnamed(partition, images, part)
