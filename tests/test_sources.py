@@ -264,13 +264,44 @@ def test_a_class_that_is_called_like_a_split_is_asked_about(tmp_path: Path) -> N
     assert Source(str(tmp_path)).open().notes == [f"left out, beside the splits in {tmp_path}: all, car, plane"]
 
 
-@pytest.mark.parametrize("name", ["test", "val", "validation", "valid"])
+@pytest.mark.parametrize("name", ["test", "val", "validation", "valid", "Testing", "TEST_SET", "test set"])
 def test_names_of_the_test_split(tmp_path: Path, name: str) -> None:
     save(tmp_path / "train" / "a" / "0.png", pixels(0))
     save(tmp_path / "train" / "b" / "0.png", pixels(1))
     save(tmp_path / name / "b" / "0.png", pixels(2))
     data = Source(str(tmp_path)).open("test")
     assert torch.equal(data.rows(), pixels(2)[None]) and labels(data) == [1]
+
+
+@pytest.mark.parametrize("name", ["train", "Train", "training_set", "TrainSet"])
+def test_names_of_the_train_split(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name / "a" / "0.png", pixels(0))
+    save(tmp_path / name / "b" / "0.png", pixels(1))
+    save(tmp_path / "Test" / "b" / "0.png", pixels(2))
+    assert labels(Source(str(tmp_path)).open()) == [0, 1]
+    assert labels(Source(str(tmp_path)).open("test")) == [1]
+    inside = f"{tmp_path}: is no class, it holds a train and a test split; name this folder as the data"
+    (tmp_path.parent / f"{tmp_path.name}-outer").mkdir()
+    outer = tmp_path.parent / f"{tmp_path.name}-outer" / "data"
+    outer.symlink_to(tmp_path)
+    assert inside.replace(str(tmp_path), str(outer)) in refusal(outer.parent)
+
+
+def test_images_beside_the_splits_are_reported(tmp_path: Path) -> None:
+    for name in ("train/0.png", "test/0.png", "loose.png"):
+        save(tmp_path / name, pixels(0))
+    (tmp_path / "README").write_text("hello")
+    for split in ("train", "test"):
+        assert Source(str(tmp_path)).open(split).notes == [f"left out, beside the splits in {tmp_path}: loose.png"]
+
+
+def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "__MACOSX" / "cat").mkdir(parents=True)
+        (tmp_path / split / "__MACOSX" / "cat" / "._0.png").write_bytes(b"junk")
+        save(tmp_path / split / "cat" / "0.png", pixels(0))
+        data = Source(str(tmp_path)).open(split)
+        assert (labels(data), data.label_names) == ([0], {0: "cat"})
 
 
 def test_files_that_are_no_images_are_reported(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from ..storage import read_text
 from .rows import records
 from .table import NAMED, NoSplit, Table, stamps
 
-TRAIN, TEST = ("train", "training"), ("test", "val", "validation", "valid")
-"""Names of the folders of a split; the first that is there is meant."""
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "validation", "valid")
+"""Names of the folders of a split, in any case and also with ``set`` after them; the first that is there is meant."""
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "labels.csv", "list_attr_celeba.txt")
 FILE_COLUMNS = ("file_name", "filename", "file", "image", "path", "image_id")
 PARTITION, PARTS = "list_eval_partition.txt", {"train": "0", "test": "2"}
@@ -45,10 +46,9 @@ def read_folder(root: Path, split: str) -> Table:
     aside = [path for path in (table, partition) if path is not None]
     notes += [f"taken from outside {folder}: {path}" for path in aside if path.parent != folder]
     found = sorted(_walk(str(folder), (), ()))
-    suffixes = Image.registered_extensions()
     images, others = [], []
     for file in found:
-        if os.path.splitext(file.path)[1].lower() in suffixes:
+        if _is_image(file.path):
             images.append(file)
         elif Path(file.path) not in aside:
             others.append("/".join(file.parts))
@@ -62,7 +62,8 @@ def read_folder(root: Path, split: str) -> Table:
         notes += lost
     else:
         # A class has the same number in both splits, even where the test split lacks one.
-        classes = _classes(_split_folder(root, "train")[0] if split == "test" and _named(root, TRAIN) else folder)
+        train = split_folders(root, TRAIN) if split == "test" else []
+        classes = _classes(train[0] if train else folder)
         names = {"label": classes} if classes else {}
         labels = {name: {"label": number} for number, name in enumerate(classes)}
         rows = [(file, _label(file, labels) if labels else {}) for file in images]
@@ -84,12 +85,13 @@ def _some(names: Sequence[str]) -> str:
 
 def _split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
     """The folder of the split, and what lies beside the splits and is left out."""
-    train, test = _named(root, TRAIN), _named(root, TEST)
+    train, test = split_folders(root, TRAIN), split_folders(root, TEST)
     if not train and not test:
         if split == "test" and not (root / PARTITION).is_file():
             raise NoSplit(f"{root}: no test split; put the images in {root}/train and {root}/test")
         return root, []
-    beside = [name for name in _visible(root) if (root / name).is_dir() and root / name not in (*train, *test)]
+    others = [name for name in _visible(root) if root / name not in (*train, *test)]
+    beside = [name for name in others if (root / name).is_dir()]
     if beside and not (train and test):
         alone = (*train, *test)[0].name
         raise UserError(
@@ -99,12 +101,23 @@ def _split_folder(root: Path, split: str) -> tuple[Path, list[str]]:
     chosen = train if split == "train" else test
     if not chosen:
         raise NoSplit(f"{root}: no {split} split; put the images in {root}/train and {root}/test")
-    left = [*beside, *(path.name for path in (*train[1:], *test[1:]))]
-    return chosen[0], [f"left out, beside the splits in {root}: {', '.join(left)}"] if left else []
+    left = [*beside, *(path.name for path in (*train[1:], *test[1:])), *filter(_is_image, others)]
+    return chosen[0], [f"left out, beside the splits in {root}: {_some(left)}"] if left else []
 
 
-def _named(root: Path, names: Sequence[str]) -> list[Path]:
-    return [root / name for name in names if (root / name).is_dir()]
+def split_folders(root: Path, names: Sequence[str]) -> list[Path]:
+    """The folders that are called so, as `TRAIN` and `TEST` say, in the order of the names."""
+    there = [name for name in _visible(root) if _called(name) in names and (root / name).is_dir()]
+    return [root / name for name in sorted(there, key=lambda name: names.index(_called(name)))]
+
+
+def _called(name: str) -> str:
+    """``Test``, ``test_set`` and ``testset`` are called ``test``."""
+    return re.sub(r"[ _-]?set$", "", name.lower())
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in Image.registered_extensions()
 
 
 def _visible(folder: Path) -> list[str]:
@@ -132,7 +145,11 @@ def _walk(folder: str, parts: tuple[str, ...], above: tuple[str, ...]) -> Iterat
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    return tuple(name for name in _visible(folder) if (folder / name).is_dir())
+    """The names of the folders with images. One that has splits of its own is refused: it is hardly a class."""
+    inner = [folder / name for name in _visible(folder) if (folder / name).is_dir()]
+    if odd := next((path for path in inner if split_folders(path, TRAIN) and split_folders(path, TEST)), None):
+        raise UserError(f"{odd}: is no class, it holds a train and a test split; name this folder as the data")
+    return tuple(path.name for path in inner if any(_is_image(file.path) for file in _walk(str(path), (), ())))
 
 
 def _label(file: File, labels: Mapping[str, dict[str, int]]) -> dict[str, int]:
@@ -145,7 +162,7 @@ def _label(file: File, labels: Mapping[str, dict[str, int]]) -> dict[str, int]:
 
 def _near(folder: Path, *names: str) -> Path | None:
     """The first of these files in the folder, or where this is a part of the one above, beside it."""
-    places = [folder, folder.parent] if folder.name in INNER else [folder]
+    places = [folder, folder.parent] if _called(folder.name) in INNER else [folder]
     return next((path for place in places for name in names if (path := place / name).is_file()), None)
 
 
@@ -154,7 +171,7 @@ def _lookup(listing: Path, folder: Path, images: Sequence[File]) -> Callable[[st
 
     A name is a path from the listing or from the split, or a file's name alone. UserError if several are called so.
     """
-    splits = _named(listing.parent, (*TRAIN, *TEST)) if listing.parent != folder else []
+    splits = split_folders(listing.parent, (*TRAIN, *TEST)) if listing.parent != folder else []
     others = [split for split in splits if split != folder]
     by_path, by_name = defaultdict(list), defaultdict(list)
     for file in (*images, *(file for other in others for file in _walk(str(other), (), ()))):
