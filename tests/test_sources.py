@@ -169,6 +169,24 @@ def test_the_split_of_celeba_names_each_image_once(tmp_path: Path) -> None:
     assert data.notes == [f"left out, not named in {part}: 2.png"]
 
 
+def test_a_table_as_people_type_it(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(i))
+    table = tmp_path / "labels.csv"
+    table.write_text("file, label\n0.png, dog\n1.png,cat\n2.png, dog\n")
+    data = Source(str(tmp_path)).open()
+    assert (labels(data), data.label_names) == ([1, 0, 1], {0: "cat", 1: "dog"})
+    table.write_text("file,label\n0,cat\n1,dog\n")
+    assert refusal(tmp_path) == f"{tmp_path / '0'}: named in {table}, but no such file; write 0.png, with its suffix"
+    table.write_text("file,label\n007,cat\n")
+    assert refusal(tmp_path) == f"{tmp_path / '007'}: named in {table}, but no such file"
+    table.write_text("file,label\n0.png,cat\n,dog\n")
+    assert f"{table}: a row names no file in its column file" in refusal(tmp_path)
+    table.rename(tmp_path / "away")
+    (tmp_path / "list_attr_celeba.txt").write_text("1\nBangs Male Bangs\n0.png 1 -1 -1\n")
+    assert "list_attr_celeba.txt, line 2: Bangs: the name of more than one column" in refusal(tmp_path)
+
+
 def test_a_rule_on_a_column_that_is_left_out_says_why(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / f"{name}.png", pixels(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,17 +222,21 @@ def _entries(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _attributes(table)
         return
     wanted = FILE_COLUMNS if table.stem == "labels" else FILE_COLUMNS[:1]
-    for row in records(table):
+    for row in records(table, wanted):
         key = next((name for name in wanted if name in row), None)
         if key is None:
             raise UserError(f"{table}: needs a column {' or '.join(wanted)}; found {', '.join(row) or 'nothing'}")
-        yield str(row.pop(key) or ""), row
+        if (name := row.pop(key)) in (None, ""):
+            raise UserError(f"{table}: a row names no file in its column {key}; fill it in, or take the row out")
+        yield str(name), row
 
 
 def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
     """CelebA's attributes: how many, their names, then a line an image with 1 or -1 for each; here 1 or 0."""
     lines = read_text(path).splitlines()
     names = lines[1].split() if len(lines) > 1 else []
+    if twice := [name for name, columns in Counter(names).items() if columns > 1]:
+        raise UserError(f"{path}, line 2: {_some(twice)}: the name of more than one column; each needs its own")
     for number, line in enumerate(lines[2:], start=3):
         file, *values = line.split() or [""]
         if len(values) != len(names) or not set(values) <= {"1", "-1"}:
