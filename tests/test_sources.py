@@ -15,7 +15,8 @@ from PIL import Image
 from test_data import picture, pixels, png, refusal, save
 
 from msgm import ForgetRequest, Source
-from msgm.data.table import numbered
+from msgm.data.lists import FileRequest
+from msgm.data.names import numbered
 from msgm.errors import UserError
 
 
@@ -53,6 +54,21 @@ def test_numbers_among_names_must_be_quoted(tmp_path: Path) -> None:
     (tmp_path / "cat" / "0.png").unlink()
     (tmp_path / "cat").rmdir()
     assert Source(str(tmp_path)).open().label_names == {0: "02", 1: "10", 2: "2"}  # 02 and 2 are one number
+
+
+def test_names_are_one_however_their_accents_are_written(tmp_path: Path) -> None:
+    apart, joined = "cafe\u0301", "caf\u00e9"
+    for i, (train, test) in enumerate(((apart, joined), ("bar", "bar"))):
+        save(tmp_path / "train" / train / f"{train}.png", pixels(i))
+        save(tmp_path / "test" / test / "0.png", pixels(i))
+    train = Source(str(tmp_path)).open()
+    assert train.label_names == Source(str(tmp_path)).open("test").label_names == {0: "bar", 1: joined}
+    for name in (apart, joined):
+        for request in (ForgetRequest(f"label == '{name}'"), FileRequest((name,)), FileRequest((f"{name}.png",))):
+            assert request.mask(train).tolist() == [False, True]
+    for written in (apart, joined):
+        (tmp_path / "train" / "labels.csv").write_text(f"file,label\n{joined}.png,{written}\n")
+        assert Source(str(tmp_path)).open().label_names == {0: joined}
 
 
 # Tables beside images

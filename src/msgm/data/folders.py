@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..errors import UserError
 from ..storage import read_text
+from .names import nfc
 from .rows import records
 from .table import NAMED, NoSplit, Table, stamps
 
@@ -149,15 +150,17 @@ def _classes(folder: Path) -> tuple[str, ...]:
     inner = [folder / name for name in _visible(folder) if (folder / name).is_dir()]
     if odd := next((path for path in inner if split_folders(path, TRAIN) and split_folders(path, TEST)), None):
         raise UserError(f"{odd}: is no class, it holds a train and a test split; name this folder as the data")
-    return tuple(path.name for path in inner if any(_is_image(file.path) for file in _walk(str(path), (), ())))
+    full = [path.name for path in inner if any(_is_image(file.path) for file in _walk(str(path), (), ()))]
+    return tuple(sorted({nfc(name) for name in full}))
 
 
 def _label(file: File, labels: Mapping[str, dict[str, int]]) -> dict[str, int]:
     if len(file.parts) == 1:
         raise UserError(f"{file.path}: lies beside the class folders {', '.join(labels)}; move it into one of them")
-    if file.parts[0] not in labels:
-        raise UserError(f"{file.path}: class {file.parts[0]!r} is not in the train split ({', '.join(labels)})")
-    return labels[file.parts[0]]
+    name = nfc(file.parts[0])
+    if name not in labels:
+        raise UserError(f"{file.path}: class {name!r} is not in the train split ({', '.join(labels)})")
+    return labels[name]
 
 
 def _near(folder: Path, *names: str) -> Path | None:
@@ -175,14 +178,14 @@ def _lookup(listing: Path, folder: Path, images: Sequence[File]) -> Callable[[st
     others = [split for split in splits if split != folder]
     by_path, by_name = defaultdict(list), defaultdict(list)
     for file in (*images, *(file for other in others for file in _walk(str(other), (), ()))):
-        by_path[os.path.abspath(file.path)].append(file)
-        by_name[file.parts[-1]].append(file)
+        by_path[nfc(os.path.abspath(file.path))].append(file)
+        by_name[nfc(file.parts[-1])].append(file)
 
     def at(place: Path, name: str) -> list[File]:
-        return by_path.get(os.path.abspath(os.path.join(place, name)), [])
+        return by_path.get(nfc(os.path.abspath(os.path.join(place, name))), [])
 
     def look(name: str) -> File | None:
-        found = at(listing.parent, name) or by_name.get(name)
+        found = at(listing.parent, name) or by_name.get(nfc(name))
         found = found or [file for split in (folder, *others) for file in at(split, name)]
         if len(found) > 1:
             raise UserError(f"{listing}: {name} may be {_some([f.path for f in found])}; write more of the path")

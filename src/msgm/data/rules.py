@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .images import Images
+from .names import nfc
 from .table import TEXT
 
 Value = int | str
@@ -77,12 +78,13 @@ class Comparison:
 
     def _number(self, value: Value, data: Images) -> int:
         names = data.label_names if self.column == "label" else {}
-        numbers = {name: number for number, name in names.items()}
+        numbers = {nfc(name): number for number, name in names.items()}
         if isinstance(value, int):
             if numbers.get(str(value), value) != value:
                 meant = f"write label == '{value}' if you mean the class of this name"
                 raise UserError(f"rule {self.rule!r}: {value} is ambiguous; {meant}")
             return value
+        value = nfc(value)
         if value in numbers:
             return numbers[value]
         close = difflib.get_close_matches(value, numbers, n=1)

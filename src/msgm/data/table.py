@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..errors import UserError
 from .cache import Writer
 from .decode import Decoder, Pixels
+from .names import nfc, numbered
 
 T = TypeVar("T")
 Row = tuple[str, Path | bytes | None, Mapping[str, Any]]
@@ -46,25 +46,6 @@ class NoSplit(UserError):
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Path, bytes and time of change of each file."""
     return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
-
-
-def whole_numbers(names: Sequence[str]) -> list[int] | None:
-    """The names as numbers, if all are and no two are the same."""
-    if not names or not all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names):
-        return None
-    numbers = [int(name) for name in names]
-    return numbers if len(set(numbers)) == len(numbers) else None
-
-
-def numbered(names: Sequence[str], more: Sequence[str] = ()) -> dict[str, int]:
-    """Each name's number: itself, if all are whole numbers, else its place; ``more`` come after ``names``."""
-    known = set(names)
-    every = [*names, *(name for name in more if name not in known)]
-    if (numbers := whole_numbers(every)) is None:
-        first = whole_numbers(names) or range(len(names))
-        free = max(first, default=-1) + 1
-        numbers = [*first, *range(free, free + len(every) - len(names))]
-    return dict(zip(every, numbers, strict=True))
 
 
 @dataclass(kw_only=True)
@@ -103,7 +84,7 @@ class Columns:
                 known = ", ".join(sorted(columns)) or "none"
                 raise UserError(f"{where}: no column {labels!r} to use as labels; known columns: {known}")
             return columns, {}, dropped
-        names = list(self.names.get(chosen, ()))
+        names = [nfc(name) for name in self.names.get(chosen, ())]
         before, written = _classes(train, chosen) if train else ([], None)
         if written not in (None, text := dropped.get(chosen) == TEXT):
             raise UserError(
@@ -111,9 +92,10 @@ class Columns:
                 "(metadata.jsonl has text in quotes)"
             )
         if text:
-            names = sorted(set(self.values[chosen]))
+            called = {value: nfc(value) for value in self.values[chosen]}
+            names = sorted(set(called.values()))
             place = {name: i for i, name in enumerate(names)}
-            columns[chosen] = torch.tensor([place[name] for name in self.values[chosen]])
+            columns[chosen] = torch.tensor([place[called[value]] for value in self.values[chosen]])
             del dropped[chosen]
         elif chosen in dropped:
             raise UserError(f"{where}: column {chosen} cannot be used as labels: {dropped[chosen]}")
@@ -142,12 +124,13 @@ def _unfit(values: Sequence[Any]) -> str:
 def _classes(table: Table, column: str) -> tuple[list[str], bool | None]:
     """The names of a column's classes, and whether they are written there as text; None where either would do."""
     if column in table.names:
-        return list(table.names[column]), None
+        return [nfc(name) for name in table.names[column]], None
     values = (value for _, _, row in table.rows if (value := row.get(column)) is not None)
     first = next(values, None)
     if not isinstance(first, str):  # the others, and with them the bytes of all images, need not be read
         return [], None if first is None else False
-    return sorted({first, *(value for value in values if isinstance(value, str))}), True
+    texts = {first, *(value for value in values if isinstance(value, str))}
+    return sorted({nfc(value) for value in texts}), True
 
 
 def _renamed(labels: Tensor, numbers: Sequence[int]) -> Tensor:
