@@ -475,6 +475,10 @@ def test_decoded_images_are_kept_and_read_again(tmp_path: Path, monkeypatch: pyt
         path.write_bytes(path.read_bytes()[:-1])
         assert source.open().digest == first.digest
         assert len(list((tmp_path / "cache").iterdir())) == 1
+    (tmp_path / "data" / "README").write_text("hello")
+    with monkeypatch.context() as patch:
+        patch.setattr("msgm.data.source.decode", None)
+        assert source.open().notes == [f"left out of {tmp_path / 'data'}, no images by their names: README"]
     save(tmp_path / "data" / "a" / "0.png", pixels(9))
     assert torch.equal(source.open().rows([0])[0], pixels(9))
     (tmp_path / "file").write_text("")

@@ -19,7 +19,7 @@ from .find import SplitName, find
 from .images import Images
 from .table import NoSplit, Table, decode, skipping
 
-VERSION = 1
+VERSION = 2
 """Of how images are decoded: caches of another version are not read."""
 
 
@@ -76,6 +76,7 @@ class Source:
         decoder = Decoder(size=self.size, mode=self.mode, background=self.background, square=square)
         if isinstance(found, Table):
             images = self._decoded(found, decoder, self._train() if split == "test" else None)
+            images = replace(images, notes=[*found.notes, *images.notes])
         else:
             images = self._raw(found, decoder)
         images = replace(images, source=self.to_dict())
@@ -113,7 +114,7 @@ class Source:
             columns, named, skipped = decode(table, decoder, writer, self.skip_bad)
             pixels = writer.finish()
             values, names, dropped = columns.finish(self.labels, table.title, train)
-            notes = [*table.notes, *skipping(skipped, len(skipped) + len(named))]
+            notes = skipping(skipped, len(skipped) + len(named))
             if dropped:
                 unfit = ", ".join(f"{column} ({why})" for column, why in dropped.items())
                 notes.append(f"{table.title}: columns that rules cannot use: {unfit}")
