@@ -111,6 +111,9 @@ def test_names_in_a_column_have_one_number_in_both_splits(tmp_path: Path, kind: 
     assert (labels(train), train.label_names) == ([2, 0, 1], {0: "ant", 1: "bee", 2: "cat"})
     assert (labels(test), test.label_names) == ([2, 1, 3], {0: "ant", 1: "bee", 2: "cat", 3: "yak"})
     if kind == "csv":
+        (tmp_path / "train" / "ant.png").write_bytes(b"")
+        train, test = (Source(str(tmp_path), skip_bad=True).open(split) for split in ("train", "test"))
+        assert (labels(train), labels(test)) == ([2, 1], [2, 1, 3])
         (tmp_path / "test" / "metadata.csv").write_text("file_name,label\ncat.png,2\n")
         assert "column label has text in one split and numbers in the other" in refusal(tmp_path, split="test")
         for path in (tmp_path / "train").iterdir():
@@ -159,7 +162,7 @@ def test_a_name_in_a_table_means_one_image(tmp_path: Path) -> None:
     for i, name in enumerate(("x/1.png", "y/1.png")):
         save(tmp_path / "one" / name, pixels(i))
         save(tmp_path / "two" / name.replace("x", "train").replace("y", "test"), pixels(i))
-    for folder, places in (("one", "x/1.png, {0}/y/1.png"), ("two", "train/1.png, {0}/test/1.png")):
+    for folder, places in (("one", "x/1.png or {0}/y/1.png"), ("two", "train/1.png or {0}/test/1.png")):
         root, table = tmp_path / folder, tmp_path / folder / "labels.csv"
         table.write_text("file,label\n1.png,0\n")
         assert f"{table}: 1.png may be {root}/{places.format(root)}; write more of the path" in refusal(root)

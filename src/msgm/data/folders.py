@@ -188,7 +188,7 @@ def _lookup(listing: Path, folder: Path, images: Sequence[File]) -> Callable[[st
         found = at(listing.parent, name) or by_name.get(nfc(name))
         found = found or [file for split in (folder, *others) for file in at(split, name)]
         if len(found) > 1:
-            raise UserError(f"{listing}: {name} may be {_some([f.path for f in found])}; write more of the path")
+            raise UserError(f"{listing}: {name} may be {found[0].path} or {found[1].path}; write more of the path")
         return found[0] if found else None
 
     return look

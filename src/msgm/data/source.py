@@ -35,14 +35,16 @@ class Source:
     * a folder, or its name inside ``dir``: MNIST's idx files; the binary files of CIFAR-10 or STL-10;
       ``train.parquet`` and ``test.parquet``, or shards ``train-*.parquet``, here or in ``data/``; the same of
       WebDataset's ``.tar``; what ``save_to_disk`` wrote; images in ``train/`` and ``test/`` (or ``val/``,
-      ``validation/``); images, all of them the train split. Each sub-folder of images is a class: its number is its
-      name, if all are whole numbers, else its place in the order of the names. ``metadata.csv``, ``.jsonl`` or
-      ``.parquet`` (column ``file_name``), ``labels.csv`` or ``list_attr_celeba.txt`` have columns in their place;
+      ``validation/``, in any case); images, all of them the train split. Each sub-folder of images is a class: its
+      number is its name, if all are whole numbers, else its place in the order of the names. ``metadata.csv``,
+      ``.jsonl`` or ``.parquet`` (column ``file_name``), ``labels.csv`` or ``list_attr_celeba.txt``, in the folder or
+      beside its splits, have columns in their place;
     * a ``.parquet`` or ``.tar`` file, which is the train split;
     * ``owner/name`` on the hub.
 
     Columns of whole numbers and booleans without gaps are kept, the others named (`Images.dropped`). ``labels`` names
-    the column to use as ``label``; it may hold text. ``size`` crops the middle square and resizes it (bicubic,
+    the column to use as ``label``; it may hold text, numbered as folders are. A class has its number of the train
+    split in the test split, too. ``size`` crops the middle square and resizes it (bicubic,
     antialiased). ``mode`` is ``grey`` or ``rgb``; without either all images must have one size and mode. Transparent
     pixels lie on ``background``. With ``skip_bad`` an image that cannot be read is skipped and counted, else an error.
     ``recorded`` is the digest that a record has of the training images; where they have changed since, opening

@@ -55,6 +55,8 @@ class Columns:
     names: Mapping[str, Sequence[str]]
     values: dict[str, list[Any]] = field(default_factory=dict)
     rows: int = 0
+    skipped: list[Mapping[str, Any]] = field(default_factory=list)
+    """Values beside images that were skipped; a class keeps its number without them."""
 
     def append(self, row: Mapping[str, Any]) -> None:
         """One more row; what it lacks is missing."""
@@ -92,7 +94,8 @@ class Columns:
                 "(metadata.jsonl has text in quotes)"
             )
         if text:
-            called = {value: nfc(value) for value in self.values[chosen]}
+            lost = [value for row in self.skipped if isinstance(value := row.get(chosen), str)]
+            called = {value: nfc(value) for value in (*self.values[chosen], *lost)}
             names = sorted(set(called.values()))
             place = {name: i for i, name in enumerate(names)}
             columns[chosen] = torch.tensor([place[called[value]] for value in self.values[chosen]])
@@ -155,6 +158,7 @@ def decode(table: Table, decoder: Decoder, writer: Writer, skip_bad: bool) -> tu
             if not skip_bad:
                 raise
             skipped.append(str(problem))
+            columns.skipped.append(values)
             continue
         if first and image.shape != shape and (decoder.size is None or image.shape[1:] != shape[1:]):
             raise UserError(
