@@ -420,6 +420,10 @@ def test_parquet_shards_and_raw_bytes(tmp_path: Path) -> None:
     data = Source(str(tmp_path)).open()
     assert torch.equal(data.rows(), torch.stack([pixels(i) for i in range(4)]))
     assert data.labels.tolist() == [3, 2, 1, 0]
+    second = tmp_path / "train-00001-of-00002.parquet"
+    away = second.rename(tmp_path / "away")
+    assert refusal(tmp_path).startswith(f"{second}: a shard of the split that is not there")
+    away.rename(second)
     pq.write_table(whole.slice(3).drop_columns("label"), tmp_path / "train-00001-of-00002.parquet")
     assert "train-00001-of-00002.parquet: its columns differ from those of" in refusal(tmp_path)
 

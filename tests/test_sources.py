@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from test_data import picture, pixels, refusal, save
+from test_data import picture, pixels, png, refusal, save
 
 from msgm import ForgetRequest, Source
+from msgm.data.lists import FileRequest
+from msgm.data.names import numbered
 from msgm.errors import UserError
 
 
@@ -59,6 +63,21 @@ def test_a_number_among_names_is_a_name_and_no_place(tmp_path: Path) -> None:
     assert Source(str(tmp_path)).open().label_names == {0: "02", 1: "10", 2: "2"}  # 02 and 2 are one number
 
 
+def test_names_are_one_however_their_accents_are_written(tmp_path: Path) -> None:
+    apart, joined = "cafe\u0301", "caf\u00e9"
+    for i, (train, test) in enumerate(((apart, joined), ("bar", "bar"))):
+        save(tmp_path / "train" / train / f"{train}.png", pixels(i))
+        save(tmp_path / "test" / test / "0.png", pixels(i))
+    train = Source(str(tmp_path)).open()
+    assert train.label_names == Source(str(tmp_path)).open("test").label_names == {0: "bar", 1: joined}
+    for name in (apart, joined):
+        for request in (ForgetRequest(f"label == '{name}'"), FileRequest((name,)), FileRequest((f"{name}.png",))):
+            assert request.mask(train).tolist() == [False, True]
+    for written in (apart, joined):
+        (tmp_path / "train" / "labels.csv").write_text(f"file,label\n{joined}.png,{written}\n")
+        assert Source(str(tmp_path)).open().label_names == {0: joined}
+
+
 # Tables beside images
 
 
@@ -82,6 +101,116 @@ def test_tables_of_labels(tmp_path: Path) -> None:
     (tmp_path / "celeba" / "list_eval_partition.txt").write_text("0.png 2\n1.png 0\n")
     assert torch.equal(Source(str(tmp_path / "celeba")).open("test").rows()[0], pixels(0))
     assert torch.equal(Source(str(tmp_path / "celeba")).open().rows()[0], pixels(1))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_names_in_a_column_have_one_number_in_both_splits(tmp_path: Path, kind: str) -> None:
+    for split, names in (("train", ("cat", "ant", "bee")), ("test", ("cat", "bee", "yak"))):
+        for i, name in enumerate(names):
+            save(tmp_path / split / f"{name}.png", pixels(i))
+        if kind == "csv":
+            rows = "\n".join(f"{name}.png,{name}" for name in names)
+            (tmp_path / split / "metadata.csv").write_text(f"file_name,label\n{rows}\n")
+        else:
+            content = [{"bytes": png(pixels(i)), "path": None} for i in range(3)]
+            pq.write_table(pa.table({"image": content, "label": names}), tmp_path / f"{split}.parquet")
+    train, test = Source(str(tmp_path)).open(), Source(str(tmp_path)).open("test")
+    assert (labels(train), train.label_names) == ([2, 0, 1], {0: "ant", 1: "bee", 2: "cat"})
+    assert (labels(test), test.label_names) == ([2, 1, 3], {0: "ant", 1: "bee", 2: "cat", 3: "yak"})
+    if kind == "csv":
+        (tmp_path / "train" / "ant.png").write_bytes(b"")
+        train, test = (Source(str(tmp_path), skip_bad=True).open(split) for split in ("train", "test"))
+        assert (labels(train), labels(test)) == ([2, 1], [2, 1, 3])
+        (tmp_path / "test" / "metadata.csv").write_text("file_name,label\ncat.png,2\n")
+        assert "column label has text in one split and numbers in the other" in refusal(tmp_path, split="test")
+        for path in (tmp_path / "train").iterdir():
+            path.unlink()
+        (tmp_path / "train").rmdir()
+        assert labels(Source(str(tmp_path)).open("test")) == [2]  # there is no other split
+
+
+def test_a_class_of_the_test_split_alone_takes_the_next_number() -> None:
+    assert numbered(["10", "2"], ["7", "2"]) == {"10": 10, "2": 2, "7": 7}
+    assert numbered(["1", "2"], ["cat"]) == {"1": 1, "2": 2, "cat": 3}
+    assert numbered(["b", "c"], ["a", "7"]) == {"b": 0, "c": 1, "a": 2, "7": 3}
+
+
+def test_the_table_of_a_folder_is_its_own(tmp_path: Path) -> None:
+    """What lies above it is of other data, unless the folder is a split of it; then a line says so."""
+    pets = tmp_path / "pets"
+    for i, name in enumerate(("cat/0.png", "dog/1.png")):
+        save(pets / name, pixels(i))
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,7\n1.png,8\n")
+    assert labels(Source(str(pets)).open()) == [0, 1]
+    (pets / "labels.csv").write_text("file,label\n0.png,1\n1.png,0\n")
+    data = Source(str(pets)).open()
+    assert (labels(data), data.notes) == ([1, 0], [])
+    pets.rename(tmp_path / "train")
+    assert labels(Source(str(tmp_path / "train")).open()) == [1, 0]
+    (tmp_path / "train" / "labels.csv").unlink()
+    for root in (tmp_path, tmp_path / "train"):
+        data = Source(str(root)).open()
+        assert labels(data) == [7, 8]
+        assert data.notes == [f"taken from outside {tmp_path / 'train'}: {tmp_path / 'metadata.csv'}"]
+
+
+def test_one_table_for_both_splits(tmp_path: Path) -> None:
+    for i, name in enumerate(("train/1.png", "train/deep/2.png", "test/3.png")):
+        save(tmp_path / name, pixels(i))
+    for rows in ("train/1.png,0\ntrain/deep/2.png,1\ntest/3.png,2\n", "3.png,2\n1.png,0\ndeep/2.png,1\n"):
+        (tmp_path / "labels.csv").write_text(f"file,label\n{rows}")
+        assert labels(Source(str(tmp_path)).open()) == [0, 1]
+        assert labels(Source(str(tmp_path)).open("test")) == [2]
+    (tmp_path / "labels.csv").write_text("file,label\ntest/9.png,0\n")
+    assert f"{tmp_path / 'test' / '9.png'}: named in {tmp_path / 'labels.csv'}, but no such file" in refusal(tmp_path)
+
+
+def test_a_name_in_a_table_means_one_image(tmp_path: Path) -> None:
+    for i, name in enumerate(("x/1.png", "y/1.png")):
+        save(tmp_path / "one" / name, pixels(i))
+        save(tmp_path / "two" / name.replace("x", "train").replace("y", "test"), pixels(i))
+    for folder, places in (("one", "x/1.png or {0}/y/1.png"), ("two", "train/1.png or {0}/test/1.png")):
+        root, table = tmp_path / folder, tmp_path / folder / "labels.csv"
+        table.write_text("file,label\n1.png,0\n")
+        assert f"{table}: 1.png may be {root}/{places.format(root)}; write more of the path" in refusal(root)
+    table = tmp_path / "one" / "labels.csv"
+    table.write_text("file,label\nx/1.png,0\nx/1.png,1\n")
+    assert f"{tmp_path / 'one' / 'x' / '1.png'}: named twice in {table}" in refusal(tmp_path / "one")
+    table.write_text("file,label\ny/1.png,0\nx/1.png,1\n")
+    assert labels(Source(str(tmp_path / "one")).open()) == [0, 1]
+
+
+def test_the_split_of_celeba_names_each_image_once(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(i))
+    part = tmp_path / "list_eval_partition.txt"
+    for bad in ("1.png", "1.png train", "0"):
+        part.write_text(f"0.png 0\n{bad}\n")
+        assert f"{part}, line 2: a file name and 0, 1 or 2 expected, not {bad!r}" in refusal(tmp_path)
+    part.write_text("0.png 0\n0.png 2\n")
+    assert f"{tmp_path / '0.png'}: named twice in {part}" in refusal(tmp_path)
+    part.write_text("0.png 0\n1.png 2\n9.png 0\n")
+    data = Source(str(tmp_path)).open()
+    assert torch.equal(data.rows(), pixels(0)[None])
+    assert data.notes == [f"left out, not named in {part}: 2.png"]
+
+
+def test_a_table_as_people_type_it(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", pixels(i))
+    table = tmp_path / "labels.csv"
+    table.write_text("file, label\n0.png, dog\n1.png,cat\n2.png, dog\n")
+    data = Source(str(tmp_path)).open()
+    assert (labels(data), data.label_names) == ([1, 0, 1], {0: "cat", 1: "dog"})
+    table.write_text("file,label\n0,cat\n1,dog\n")
+    assert refusal(tmp_path) == f"{tmp_path / '0'}: named in {table}, but no such file; write 0.png, with its suffix"
+    table.write_text("file,label\n007,cat\n")
+    assert refusal(tmp_path) == f"{tmp_path / '007'}: named in {table}, but no such file"
+    table.write_text("file,label\n0.png,cat\n,dog\n")
+    assert f"{table}: a row names no file in its column file" in refusal(tmp_path)
+    table.rename(tmp_path / "away")
+    (tmp_path / "list_attr_celeba.txt").write_text("1\nBangs Male Bangs\n0.png 1 -1 -1\n")
+    assert "list_attr_celeba.txt, line 2: Bangs: the name of more than one column" in refusal(tmp_path)
 
 
 def test_a_rule_on_a_column_that_is_left_out_says_why(tmp_path: Path) -> None:
@@ -179,13 +308,44 @@ def test_a_class_that_is_called_like_a_split_is_asked_about(tmp_path: Path) -> N
     assert Source(str(tmp_path)).open().notes == [f"left out, beside the splits in {tmp_path}: all, car, plane"]
 
 
-@pytest.mark.parametrize("name", ["test", "val", "validation", "valid"])
+@pytest.mark.parametrize("name", ["test", "val", "validation", "valid", "Testing", "TEST_SET", "test set"])
 def test_names_of_the_test_split(tmp_path: Path, name: str) -> None:
     save(tmp_path / "train" / "a" / "0.png", pixels(0))
     save(tmp_path / "train" / "b" / "0.png", pixels(1))
     save(tmp_path / name / "b" / "0.png", pixels(2))
     data = Source(str(tmp_path)).open("test")
     assert torch.equal(data.rows(), pixels(2)[None]) and labels(data) == [1]
+
+
+@pytest.mark.parametrize("name", ["train", "Train", "training_set", "TrainSet"])
+def test_names_of_the_train_split(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name / "a" / "0.png", pixels(0))
+    save(tmp_path / name / "b" / "0.png", pixels(1))
+    save(tmp_path / "Test" / "b" / "0.png", pixels(2))
+    assert labels(Source(str(tmp_path)).open()) == [0, 1]
+    assert labels(Source(str(tmp_path)).open("test")) == [1]
+    inside = f"{tmp_path}: is no class, it holds a train and a test split; name this folder as the data"
+    (tmp_path.parent / f"{tmp_path.name}-outer").mkdir()
+    outer = tmp_path.parent / f"{tmp_path.name}-outer" / "data"
+    outer.symlink_to(tmp_path)
+    assert inside.replace(str(tmp_path), str(outer)) in refusal(outer.parent)
+
+
+def test_images_beside_the_splits_are_reported(tmp_path: Path) -> None:
+    for name in ("train/0.png", "test/0.png", "loose.png"):
+        save(tmp_path / name, pixels(0))
+    (tmp_path / "README").write_text("hello")
+    for split in ("train", "test"):
+        assert Source(str(tmp_path)).open(split).notes == [f"left out, beside the splits in {tmp_path}: loose.png"]
+
+
+def test_a_folder_without_images_is_no_class(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split / "__MACOSX" / "cat").mkdir(parents=True)
+        (tmp_path / split / "__MACOSX" / "cat" / "._0.png").write_bytes(b"junk")
+        save(tmp_path / split / "cat" / "0.png", pixels(0))
+        data = Source(str(tmp_path)).open(split)
+        assert (labels(data), data.label_names) == ([0], {0: "cat"})
 
 
 def test_files_that_are_no_images_are_reported(tmp_path: Path) -> None:
@@ -325,6 +485,10 @@ def test_decoded_images_are_kept_and_read_again(tmp_path: Path, monkeypatch: pyt
         path.write_bytes(path.read_bytes()[:-1])
         assert source.open().digest == first.digest
         assert len(list((tmp_path / "cache").iterdir())) == 1
+    (tmp_path / "data" / "README").write_text("hello")
+    with monkeypatch.context() as patch:
+        patch.setattr("msgm.data.source.decode", None)
+        assert source.open().notes == [f"left out of {tmp_path / 'data'}, no images by their names: README"]
     save(tmp_path / "data" / "a" / "0.png", pixels(9))
     assert torch.equal(source.open().rows([0])[0], pixels(9))
     (tmp_path / "file").write_text("")
@@ -356,8 +520,6 @@ def tar(path: Path, members: dict[str, bytes]) -> None:
 
 
 def test_webdataset(tmp_path: Path) -> None:
-    from test_data import png
-
     for shard in range(2):
         members = {}
         for i in (2 * shard, 2 * shard + 1):
@@ -373,7 +535,6 @@ def test_webdataset(tmp_path: Path) -> None:
 def test_arrow_on_disk_and_numbers_as_names(tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features
     from datasets import Image as Picture
-    from test_data import png
 
     kind = Features({"picture": Picture(), "label": ClassLabel(names=["10", "2", "7"])})
     rows = {"picture": [{"bytes": png(pixels(i)), "path": None} for i in range(3)], "label": [0, 1, 2]}

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from .folders import TEST, TRAIN, read_folder
+from .folders import TEST, TRAIN, read_folder, split_folders
 from .hugging import read_disk, read_files, read_hub, snapshot
 from .idx import read_idx
 from .images import Images
-from .table import Table
+from .table import NoSplit, Table
 
 SplitName = Literal["train", "test"]
 
@@ -93,7 +93,7 @@ def _folder(root: Path, split: SplitName, name: str) -> Table | Images | None:
             )
             if every:
                 return read_files(_shards(every, split, folder), title)
-    if name in HUB and not any(path.is_dir() for path in (root / "train", root / "img_align_celeba")):
+    if name in HUB and not split_folders(root, TRAIN) and not (root / "img_align_celeba").is_dir():
         return None
     return read_folder(root, split)
 
@@ -101,10 +101,21 @@ def _folder(root: Path, split: SplitName, name: str) -> Table | Images | None:
 def _shards(files: Sequence[Path], split: SplitName, folder: Path) -> list[Path]:
     """Of the files those of the split: ``split.parquet``, or shards ``split-*.parquet``."""
     for name in TRAIN if split == "train" else TEST:
-        if found := [path for path in files if re.fullmatch(rf"{name}(-.*)?", path.stem)]:
+        if found := [path for path in files if re.fullmatch(rf"{name}(-.*)?", path.stem, re.IGNORECASE)]:
+            _check_whole(found)
             return found
     there = ", ".join(path.name for path in files)
-    raise UserError(f"{folder}: no {split}{files[0].suffix} (found {there}); add it, or name one file")
+    raise NoSplit(f"{folder}: no {split}{files[0].suffix} (found {there}); add it, or name one file")
+
+
+def _check_whole(files: Sequence[Path]) -> None:
+    """Raise UserError for a shard that is missing: ``train-00000-of-00002`` says how many there are."""
+    there = {path.name for path in files}
+    shards = [found for name in there if (found := re.fullmatch(r"(.*-)(\d+)(-of-(\d+).*)", name))]
+    for start, width, end, count in {(s[1], len(s[2]), s[3], int(s[4])) for s in shards}:
+        wanted = (f"{start}{place:0{width}}{end}" for place in range(count))
+        if missing := next((name for name in wanted if name not in there), None):
+            raise UserError(f"{files[0].parent / missing}: a shard of the split that is not there; get it again")
 
 
 def _idx(folder: Path, split: str, kind: str) -> Path | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .table import Row, Table, stamps
+from .table import NoSplit, Row, Table, stamps
 
 FEW = 10_000
 """Rows that any Parquet file may have; a larger one has a byte or more for each."""
@@ -77,7 +77,7 @@ def _of_split(datasets: Mapping[str, Any], split: str, where: str) -> Any:
     names = ("train", "training") if split == "train" else ("test", "val", "validation", "valid")
     found = next((name for name in names if name in datasets), None)
     if found is None:
-        raise UserError(f"{where}: no {split} split (found {', '.join(datasets)})")
+        raise NoSplit(f"{where}: no {split} split (found {', '.join(datasets)})")
     return datasets[found]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .images import Images
+from .names import nfc
 from .requests import AnyRequest, ForgetRequest, Request
 
 SHOWN = 3
@@ -41,12 +42,13 @@ class FileRequest(Request):
         """Of a selection, those that are in it. UserError for a name that no image has, and for one of several."""
         if not len(data.files):
             raise UserError(f"{data.name}: its images have no file names; say which by a rule or by row numbers")
-        inner = [_inner(str(name)) for name in data.files]
-        paths = [Path(within or str(name)).parts for within, name in zip(inner, data.files, strict=True)]
+        names = [nfc(str(name)) for name in data.files]
+        inner = [_inner(name) for name in names]
+        paths = [Path(within or name).parts for within, name in zip(inner, names, strict=True)]
         above = [0 if within else len(Path(data.root).parts) for within in inner]
         mask = torch.zeros(len(paths), dtype=torch.bool)
         for name in self.files:
-            wanted = Path(name).parts
+            wanted = Path(nfc(name)).parts
             hits = [i for i, path in enumerate(paths) if path[-len(wanted) :] == wanted]
             if len(hits) > 1:
                 raise UserError(f"{name}: {len(hits)} files of {data.name} are called so; write more of the path")

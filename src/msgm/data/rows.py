@@ -22,9 +22,12 @@ KINDS: Sequence[tuple[str, Callable[[str], Any]]] = (
 """Whole numbers, yes and no, numbers; what is none of them is text."""
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows, all with the kinds of their columns. Raises UserError naming the file, and where it can the line."""
-    read = {".csv": _csv, ".jsonl": _lines, ".parquet": _parquet}[path.suffix]
+def records(path: Path, texts: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The rows, all with the kinds of their columns; in CSV the first of ``texts`` that is there is text at any rate.
+
+    Raises UserError naming the file, and where it can the line.
+    """
+    read = {".csv": lambda path: _csv(path, texts), ".jsonl": _lines, ".parquet": _parquet}[path.suffix]
     try:
         yield from read(path)
     except UserError:
@@ -33,17 +36,21 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not a table in {path.suffix[1:].upper()} ({first_line(problem)})") from problem
 
 
-def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    """A class may be called None or NA; only an empty cell is a missing value."""
+def _csv(path: Path, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A class may be called None or NA; only an empty cell is a missing value. Spaces after a comma are no part."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file)
-        heads = next(lines, [])
+        lines = csv.reader(file, skipinitialspace=True)
+        heads = [head.strip() for head in next(lines, [])]
         if len(set(heads)) < len(heads) or len(heads) > WIDEST:
             raise UserError(f"{path}: columns have names of their own, at most {WIDEST}; found {_some(heads)}")
         rows = [row for row in lines if row]
     if odd := next((row for row in rows if len(row) > len(heads)), None):
         raise UserError(f"{path}: a row has {len(odd)} cells for {len(heads)} columns: {_some(odd)}")
-    kinds = [_kind([row[place] for row in rows if place < len(row) and row[place]]) for place in range(len(heads))]
+    text = next((head for head in texts if head in heads), None)
+    kinds = [
+        str if head == text else _kind([row[place] for row in rows if place < len(row) and row[place]])
+        for place, head in enumerate(heads)
+    ]
     for row in rows:
         yield {name: kind(cell) if cell else None for name, kind, cell in zip(heads, kinds, row, strict=False)}
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from .images import Images
-from .table import TEXT, whole_numbers
+from .names import nfc, whole_numbers
+from .table import TEXT
 
 Value = int | str
 Predicate = Callable[[Images], Tensor]
@@ -90,7 +91,7 @@ class Comparison:
         names = self.names(data)
         if isinstance(value, int) and not _mixed(names):
             return value
-        name, numbers = str(value), {name: number for number, name in names.items()}
+        name, numbers = nfc(str(value)), {nfc(name): number for number, name in names.items()}
         if name in numbers:
             return numbers[name]
         close = difflib.get_close_matches(name, numbers, n=1)

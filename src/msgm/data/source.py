@@ -19,9 +19,9 @@ from .decode import Background, Decoder, Mode, Pixels
 from .find import SQUARE, SplitName, find
 from .folders import read_pictures
 from .images import Images
-from .table import Table, decode, skipping
+from .table import NoSplit, Table, decode, skipping
 
-VERSION = 1
+VERSION = 2
 """Of how images are decoded: caches of another version are not read."""
 
 
@@ -37,14 +37,16 @@ class Source:
     * a folder, or its name inside ``dir``: MNIST's idx files; the binary files of CIFAR-10 or STL-10;
       ``train.parquet`` and ``test.parquet``, or shards ``train-*.parquet``, here or in ``data/``; the same of
       WebDataset's ``.tar``; what ``save_to_disk`` wrote; images in ``train/`` and ``test/`` (or ``val/``,
-      ``validation/``); images, all of them the train split. Each sub-folder of images is a class: its number is its
-      name, if all are whole numbers, else its place in the order of the names. ``metadata.csv``, ``.jsonl`` or
-      ``.parquet`` (column ``file_name``), ``labels.csv`` or ``list_attr_celeba.txt`` have columns in their place;
+      ``validation/``, in any case); images, all of them the train split. Each sub-folder of images is a class: its
+      number is its name, if all are whole numbers, else its place in the order of the names. ``metadata.csv``,
+      ``.jsonl`` or ``.parquet`` (column ``file_name``), ``labels.csv`` or ``list_attr_celeba.txt``, in the folder or
+      beside its splits, have columns in their place;
     * a ``.parquet`` or ``.tar`` file, which is the train split;
     * ``owner/name`` on the hub.
 
     Columns of whole numbers and booleans without gaps are kept, the others named (`Images.dropped`). ``labels`` names
-    the column to use as ``label``; it may hold text. ``size`` crops the middle square and resizes it (bicubic,
+    the column to use as ``label``; it may hold text, numbered as folders are. A class has its number of the train
+    split in the test split, too. ``size`` crops the middle square and resizes it (bicubic,
     antialiased). ``mode`` is ``grey`` or ``rgb``; without either all images must have one size and mode. Transparent
     pixels lie on ``background``. With ``skip_bad`` an image that cannot be read is skipped and counted, else an error.
     ``recorded`` is the digest that a record has of the training images; where they have changed since, opening
@@ -78,7 +80,11 @@ class Source:
             raise UserError(f"split must be train or test, not {split!r}")
         found, square, root = find(self.name, self.dir, split)
         decoder = Decoder(size=self.size, mode=self.mode, background=self.background, square=square)
-        images = self._decoded(found, decoder) if isinstance(found, Table) else self._raw(found, decoder)
+        if isinstance(found, Table):
+            images = self._decoded(found, decoder, self._train() if split == "test" else None)
+            images = replace(images, notes=[*found.notes, *images.notes])
+        else:
+            images = self._raw(found, decoder)
         images = replace(images, source=self.to_dict(), root=root)
         if split == "test" or self.changed == "ok" or self.recorded in (None, images.digest):
             return images
@@ -95,7 +101,9 @@ class Source:
         """All images below a folder, read as this source's are, which have so many channels."""
         mode: Mode = "grey" if channels == 1 else "rgb"
         decoder = Decoder(size=self.size, mode=mode, background=self.background, square=self.name == SQUARE)
-        return Source(str(folder))._decoded(read_pictures(folder), decoder)
+        found = read_pictures(folder)
+        images = Source(str(folder))._decoded(found, decoder, None)
+        return replace(images, notes=[*found.notes, *images.notes])
 
     def _raw(self, found: Images, decoder: Decoder) -> Images:
         if self.labels not in (None, "label"):
@@ -103,9 +111,19 @@ class Source:
         pixels = decoder.raw(found.store)
         return found if pixels is found.store else replace(found, store=pixels)
 
-    def _decoded(self, table: Table, decoder: Decoder) -> Images:
+    def _train(self) -> Table | None:
+        """The train split, whose numbers the classes have; None where there is none."""
+        try:
+            found, _, _ = find(self.name, self.dir, "train")
+        except NoSplit:
+            return None
+        return found if isinstance(found, Table) else None
+
+    def _decoded(self, table: Table, decoder: Decoder, train: Table | None) -> Images:
         place = os.path.abspath(table.files[0][0])  # paths may be relative, all to the same folder
         how = [VERSION, place, asdict(decoder), self.labels, self.skip_bad, table.files, table.names]
+        if train is not None:
+            how.append(train.names.get(self.labels or "label") or train.files)
         key = hashlib.sha256(json.dumps(how).encode()).hexdigest()[:32]
         if cached := stored(key):
             return _cached(*cached)
@@ -113,8 +131,8 @@ class Source:
         try:
             columns, named, skipped = decode(table, decoder, writer, self.skip_bad)
             pixels = writer.finish()
-            values, names, dropped = columns.finish(self.labels, table.title)
-            notes = [*table.notes, *skipping(skipped, len(skipped) + len(named))]
+            values, names, dropped = columns.finish(self.labels, table.title, train)
+            notes = skipping(skipped, len(skipped) + len(named))
             if dropped:
                 unfit = ", ".join(f"{column} ({why})" for column, why in dropped.items())
                 notes.append(f"{table.title}: columns that rules cannot use: {unfit}")

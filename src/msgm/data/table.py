@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..errors import UserError
 from .cache import Writer
 from .decode import Decoder, Pixels
+from .names import nfc, numbered
 
 T = TypeVar("T")
 Row = tuple[str, Path | bytes | None, Mapping[str, Any]]
@@ -39,17 +39,13 @@ class Table:
     notes: Sequence[str] = ()
 
 
+class NoSplit(UserError):
+    """The data have no such split."""
+
+
 def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     """Path, bytes and time of change of each file."""
     return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
-
-
-def whole_numbers(names: Sequence[str]) -> list[int] | None:
-    """The names as numbers, if all are and no two are the same."""
-    if not names or not all(re.fullmatch(r"-?[0-9]{1,18}", name) for name in names):
-        return None
-    numbers = [int(name) for name in names]
-    return numbers if len(set(numbers)) == len(numbers) else None
 
 
 @dataclass(kw_only=True)
@@ -59,6 +55,8 @@ class Columns:
     names: Mapping[str, Sequence[str]]
     values: dict[str, list[Any]] = field(default_factory=dict)
     rows: int = 0
+    skipped: list[Mapping[str, Any]] = field(default_factory=list)
+    """Values beside images that were skipped; a class keeps its number without them."""
 
     def append(self, row: Mapping[str, Any]) -> None:
         """One more row; what it lacks is missing."""
@@ -68,11 +66,13 @@ class Columns:
             values.append(row.get(name))
         self.rows += 1
 
-    def finish(self, labels: str | None, where: str) -> tuple[dict[str, Tensor], dict[int, str], dict[str, str]]:
+    def finish(
+        self, labels: str | None, where: str, train: Table | None = None
+    ) -> tuple[dict[str, Tensor], dict[int, str], dict[str, str]]:
         """Whole columns of whole numbers, the labels' names, and why each other column is left out.
 
         ``labels`` is the column that becomes ``label``; it may hold names, as ``label`` itself may. Names that are
-        whole numbers are these numbers.
+        whole numbers are these numbers. A class has its number in ``train``, the other split, where it is there.
         """
         columns, dropped = {}, {}
         for name, values in self.values.items():
@@ -86,19 +86,29 @@ class Columns:
                 known = ", ".join(sorted(columns)) or "none"
                 raise UserError(f"{where}: no column {labels!r} to use as labels; known columns: {known}")
             return columns, {}, dropped
-        names = tuple(self.names.get(chosen, ()))
-        if dropped.get(chosen) == TEXT:
-            names = tuple(sorted(set(self.values[chosen])))
+        names = [nfc(name) for name in self.names.get(chosen, ())]
+        before, written = _classes(train, chosen) if train else ([], None)
+        if written not in (None, text := dropped.get(chosen) == TEXT):
+            raise UserError(
+                f"{where}: column {chosen} has text in one split and numbers in the other; write it alike in both "
+                "(metadata.jsonl has text in quotes)"
+            )
+        if text:
+            lost = [value for row in self.skipped if isinstance(value := row.get(chosen), str)]
+            called = {value: nfc(value) for value in (*self.values[chosen], *lost)}
+            names = sorted(set(called.values()))
             place = {name: i for i, name in enumerate(names)}
-            columns[chosen] = torch.tensor([place[name] for name in self.values[chosen]])
+            columns[chosen] = torch.tensor([place[called[value]] for value in self.values[chosen]])
             del dropped[chosen]
         elif chosen in dropped:
             raise UserError(f"{where}: column {chosen} cannot be used as labels: {dropped[chosen]}")
         columns["label"] = columns[chosen]
-        numbers = whole_numbers(names) or range(len(names))
-        if list(numbers) != list(range(len(names))):
+        names = names or before
+        number = numbered(before, names)
+        numbers = [number[name] for name in names]
+        if numbers != list(range(len(names))):
             columns["label"] = _renamed(columns["label"], numbers)
-        return columns, dict(zip(numbers, names, strict=True)), dropped
+        return columns, {number: name for name, number in number.items()}, dropped
 
 
 TEXT = "text"
@@ -112,6 +122,18 @@ def _unfit(values: Sequence[Any]) -> str:
     if all(isinstance(v, int) for v in values):
         return "" if all(-(2**63) <= v < 2**63 for v in values) else "numbers too large"
     return TEXT if all(isinstance(v, str) for v in values) else "no whole numbers"
+
+
+def _classes(table: Table, column: str) -> tuple[list[str], bool | None]:
+    """The names of a column's classes, and whether they are written there as text; None where either would do."""
+    if column in table.names:
+        return [nfc(name) for name in table.names[column]], None
+    values = (value for _, _, row in table.rows if (value := row.get(column)) is not None)
+    first = next(values, None)
+    if not isinstance(first, str):  # the others, and with them the bytes of all images, need not be read
+        return [], None if first is None else False
+    texts = {first, *(value for value in values if isinstance(value, str))}
+    return sorted({nfc(value) for value in texts}), True
 
 
 def _renamed(labels: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -136,6 +158,7 @@ def decode(table: Table, decoder: Decoder, writer: Writer, skip_bad: bool) -> tu
             if not skip_bad:
                 raise
             skipped.append(str(problem))
+            columns.skipped.append(values)
             continue
         if first and image.shape != shape and (decoder.size is None or image.shape[1:] != shape[1:]):
             raise UserError(
