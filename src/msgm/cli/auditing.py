@@ -68,7 +68,8 @@ def audit(
         attacks: those to run, with commas between; by default all.
         request: What was to be forgotten; by default the model's own request
         judge: a judge folder, or demo for the MNIST judge in the package.
-        guide: another judge, which leads samples to the forget classes; by default one is trained, briefly.
+        guide: another judge of the same classes, which leads samples to the forget classes; by default one is trained,
+            briefly.
         data: the images; by default those of the model's record.
         other: images that have nothing to do with the data, to fine-tune on.
         show_recovered: keep pictures of what the attacks bring back; without it only numbers are written.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Set
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ LEAST_RECALL = 0.5
 """A judge that finds fewer of the real images to be forgotten cannot say that there are few among samples."""
 MOST_FALSE = 0.5
 """Share of its recall that its false positives may be at most."""
+Role = Literal["judge", "guide"]
+"""What a judge is used as: it judges samples, or it guides them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +48,22 @@ class Worth:
     called_junk: Rate
     junk_recall: dict[str, float]
 
-    def check(self) -> None:
-        """Raise UserError if the judge cannot tell the forgotten from the rest."""
+    @property
+    def tells(self) -> bool:
+        """Whether the judge can tell the forgotten from the rest."""
         enough = self.recall.value >= LEAST_RECALL
-        if enough and self.false_positives.value <= MOST_FALSE * self.recall.value:
+        return enough and self.false_positives.value <= MOST_FALSE * self.recall.value
+
+    def check(self, role: Role = "judge") -> None:
+        """Raise UserError if the judge cannot tell the forgotten from the rest."""
+        if self.tells:
             return
         origin = f" (trained on {self.trained_on})" if self.trained_on else ""
         raise UserError(
-            f"the judge{origin} cannot tell what is to be forgotten in these data: it finds {self.recall.value:.0%} of "
-            f"{self.recall.n} real images of it, and takes {self.false_positives.value:.0%} of the others for it; name "
-            "a judge that was trained on such data",
-            option="judge",
+            f"the {role}{origin} cannot tell what is to be forgotten in these data: it finds {self.recall.value:.0%} "
+            f"of {self.recall.n} real images of it, and takes {self.false_positives.value:.0%} of the others for it; "
+            f"name a {role} that was trained on such data",
+            option=role,
         )
 
     def corrected(self, hits: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -92,12 +99,16 @@ class Worth:
         rates = {key: Rate(**found[key]) for key in ("recall", "false_positives", "called_junk")}
         return cls(**{**found, **rates})
 
-    def __str__(self) -> str:
+    def text(self, role: Role = "judge") -> str:
+        """In words."""
         right = "never measured" if self.accuracy is None else f"{self.accuracy:.1%} of its test images right"
         return (
-            f"Judge {self.sha256[:12]}: {right}; finds {self.recall} of real images to be forgotten, takes "
-            f"{self.false_positives} of real retained ones for them and {self.called_junk} for junk"
+            f"{role.capitalize()} {self.sha256[:12]}: {right}; finds {self.recall} of real images to be forgotten, "
+            f"takes {self.false_positives} of real retained ones for them and {self.called_junk} for junk"
         )
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 def worth(judge: Judge, forget: Set[int], retained: Tensor, forgotten: Tensor) -> Worth:
