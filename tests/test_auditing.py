@@ -359,14 +359,25 @@ def test_the_command_attacks_and_the_record_names_the_audit(files: Path, capsys:
     assert told["sha256"] == hashlib.sha256((files / "a" / "audit.json").read_bytes()).hexdigest()
 
 
+def test_of_rules_and_lists_the_rule_to_ask_by_is_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    child = tiny_model(seed=1)
+    child.record = {"request": {"any": [{"rule": "label == 1"}, {"index": [0]}, {"rule": "label > 3"}]}}
+    save(child, files / "both")
+    words = ["audit", str(files / "both"), "--against", str(files / "model"), "--data", str(files / "data")]
+    with pytest.raises(SystemExit):
+        main([*words, "--out", str(files / "a")])
+    assert 'ask by a rule alone: --forget "label == 1 or label > 3"' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ((), "holds no request"),
+        (("--forget-index", "0"), "ask by a rule alone: --forget RULE"),
         (("--forget", "label == 1", "--attacks", "bribe"), "no attack bribe"),
         (("--forget", "label == 1", "--retrained", "nowhere"), "nowhere"),
     ],
-    ids=["rule", "attack", "retrained"],
+    ids=["rule", "list", "attack", "retrained"],
 )
 def test_bad_words_end_before_anything_is_written(
     files: Path, more: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]

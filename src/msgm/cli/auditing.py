@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..attacks.table import ATTACKS
 from ..attacks.target import BUDGETS
+from ..data import parts
 from ..errors import UserError
 from ..experiments.audit.main import MADE
 from ..experiments.audit.main import audit as attack
@@ -21,6 +22,7 @@ from ..formats import Reading
 from ..formats.ledger import sealed
 from ..formats.native import EMBEDDED, RECORD, read_record
 from ..metrics.judge import Judge
+from ..metrics.shares import rules_of
 from ..model.score import ScoreModel
 from ..processes import here
 from ..storage import write_json
@@ -93,7 +95,12 @@ def audit(
     if asked is None:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     if asked.lists:
-        raise UserError(f"an audit asks for the forgotten among test images, and {asked} names training images")
+        rules = rules_of(asked)
+        rule = f'"{" or ".join(each.words for each in parts(rules))}"' if rules is not None else "RULE"
+        raise UserError(
+            f"an audit asks for the forgotten among test images, and {asked} names training images; "
+            f"ask by a rule alone: --forget {rule}"
+        )
     found = attack(
         source,
         against=loaded[against],

@@ -62,9 +62,10 @@ def judged_shares(predicted: Tensor, forget: Collection[int], classes: Sequence[
     return Shares(unlearning_ratio=wilson(hits, n), junk=wilson(bad, n), retained=wilson(n - hits - bad, n))
 
 
-def by_class(request: Request) -> bool:
-    """Whether any of it is a rule, whose classes a judge may tell in samples."""
-    return any(isinstance(each, ForgetRequest) for each in parts(request))
+def rules_of(request: Request) -> Request | None:
+    """Of a request the rules, whose classes a judge may tell in samples; None where it has none."""
+    rules = [each for each in parts(request) if isinstance(each, ForgetRequest)]
+    return together(*rules) if rules else None
 
 
 def forget_classes(request: Request, judge: Judge | None) -> set[int]:
@@ -72,8 +73,8 @@ def forget_classes(request: Request, judge: Judge | None) -> set[int]:
 
     Raises UserError when a rule is about something else.
     """
-    rules = [each for each in parts(request) if isinstance(each, ForgetRequest)]
-    if judge is None or not rules:
+    rules = rules_of(request)
+    if judge is None or rules is None:
         return set()
     classes = torch.tensor(judge.classes)
     probe = Images.of(
@@ -82,7 +83,7 @@ def forget_classes(request: Request, judge: Judge | None) -> set[int]:
         name="the judge's classes",
         label_names=dict(zip(judge.classes, judge.names, strict=True)) if judge.column == "label" else {},
     )
-    return {c for c, hit in zip(judge.classes, together(*rules).mask(probe).tolist(), strict=True) if hit}
+    return {c for c, hit in zip(judge.classes, rules.mask(probe).tolist(), strict=True) if hit}
 
 
 def unlearning_ratio(

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..formats.tensors import weights_sha256
 from .judge import JUNK, Judge
 from .rates import Rate, wilson
-from .shares import forget_classes
+from .shares import forget_classes, rules_of
 
 LEAST_RECALL = 0.5
 """A judge that finds fewer of the real images to be forgotten cannot say that there are few among samples."""
@@ -34,7 +34,7 @@ class Worth:
         sha256: of its weights.
         trained_on: name of the data it was trained on, where its record has it.
         accuracy: share of its own test images that it gives their label; None where it was never measured.
-        recall: share of real images to be forgotten that it puts into a forget class.
+        recall: share of real images to be forgotten, by rules, that it puts into a forget class.
         false_positives: share of real images to be retained that it puts into a forget class: a floor under UR.
         called_junk: share of real images to be retained that it calls junk: a floor under junk.
         junk_recall: share of each kind of junk, made from its test images, that it calls junk.
@@ -135,10 +135,24 @@ def verdicts_on(judge: Judge, images: Images) -> Tensor:
 
 
 def worth_for(judge: Judge, request: Request, test: Images) -> Worth:
-    """From the test images themselves: the request says which of them, and of the judge's classes, are forgotten."""
-    chosen = request.mask(test)
+    """From the test images themselves: the request says which of them, and of the judge's classes, are forgotten.
+
+    Images that it names one by one are in neither set, as no class is theirs. Raises UserError where its rules select
+    none.
+    """
+    chosen = by_rules(request, test)
+    if not chosen.any():
+        raise UserError(
+            f"the rules of {request} select none of {test.name}, so no judge can be measured; use other data"
+        )
     verdicts = verdicts_on(judge, test)
-    return worth(judge, forget_classes(request, judge), verdicts[~chosen], verdicts[chosen])
+    return worth(judge, forget_classes(request, judge), verdicts[~request.mask(test)], verdicts[chosen])
+
+
+def by_rules(request: Request, images: Images) -> Tensor:
+    """Which images the rules of a request select: bool (N,)."""
+    rules = rules_of(request)
+    return rules.mask(images) if rules is not None else torch.zeros(len(images), dtype=torch.bool)
 
 
 def _not(rate: Rate) -> Rate:
