@@ -189,6 +189,12 @@ class Judge(nn.Module):
             return torch.cat([function(part.to(weight)) for part in parts]).to(x.device)
 
     @property
+    def trained_on(self) -> str | None:
+        """Name of the data it was trained on, where its record has it."""
+        name: str | None = self.record.get("data", {}).get("train", {}).get("name")
+        return name
+
+    @property
     def accuracy(self) -> float:
         """Share of real test images given their own label; a real image called junk counts as wrong."""
         return float(self.confusion.diagonal()[:-1].sum() / self.confusion[:-1].sum())

@@ -71,7 +71,7 @@ def rules_of(request: Request) -> Request | None:
 def forget_classes(request: Request, judge: Judge | None) -> set[int]:
     """The judge's classes that the rules of a request select; lists of images select none, nor does no judge.
 
-    Raises UserError when a rule is about something else.
+    Raises UserError when a rule is about something that the judge does not know.
     """
     rules = rules_of(request)
     if judge is None or rules is None:
@@ -83,7 +83,15 @@ def forget_classes(request: Request, judge: Judge | None) -> set[int]:
         name="the judge's classes",
         label_names=dict(zip(judge.classes, judge.names, strict=True)) if judge.column == "label" else {},
     )
-    return {c for c, hit in zip(judge.classes, rules.mask(probe).tolist(), strict=True) if hit}
+    try:
+        hits = rules.mask(probe).tolist()
+    except UserError as error:
+        origin = f" (trained on {judge.trained_on})" if judge.trained_on else ""
+        raise UserError(
+            f"the judge{origin} does not know what is to be forgotten: {error}; name a judge of these classes",
+            option="judge",
+        ) from None
+    return {c for c, hit in zip(judge.classes, hits, strict=True) if hit}
 
 
 def unlearning_ratio(

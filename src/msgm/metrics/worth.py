@@ -113,14 +113,13 @@ class Worth:
 
 def worth(judge: Judge, forget: Set[int], retained: Tensor, forgotten: Tensor) -> Worth:
     """From the judge's label values of real test images ``retained`` (N,) and ``forgotten`` (M,)."""
-    data = judge.record.get("data", {}).get("train", {})
 
     def share(verdicts: Tensor, labels: Set[int]) -> Rate:
         return wilson(sum(int((verdicts == label).sum()) for label in labels), len(verdicts))
 
     return Worth(
         sha256=weights_sha256(judge),
-        trained_on=data.get("name"),
+        trained_on=judge.trained_on,
         accuracy=judge.accuracy if "confusion" in judge.record else None,
         recall=share(forgotten, forget),
         false_positives=share(retained, forget),
