@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ..model.score import ScoreModel
 from ..sampling import Heun, Sampler
 from .judge import JUNK, Judge
 from .rates import Rate, wilson
+
+Role = Literal["judge", "guide"]
+"""What a judge is used as: it judges samples, or it guides them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ def rules_of(request: Request) -> Request | None:
     return together(*rules) if rules else None
 
 
-def forget_classes(request: Request, judge: Judge | None) -> set[int]:
+def forget_classes(request: Request, judge: Judge | None, role: Role = "judge") -> set[int]:
     """The judge's classes that the rules of a request select; lists of images select none, nor does no judge.
 
     Raises UserError when a rule is about something that the judge does not know.
@@ -88,8 +92,8 @@ def forget_classes(request: Request, judge: Judge | None) -> set[int]:
     except UserError as error:
         origin = f" (trained on {judge.trained_on})" if judge.trained_on else ""
         raise UserError(
-            f"the judge{origin} does not know what is to be forgotten: {error}; name a judge of these classes",
-            option="judge",
+            f"the {role}{origin} does not know what is to be forgotten: {error}; name a {role} of these classes",
+            option=role,
         ) from None
     return {c for c, hit in zip(judge.classes, hits, strict=True) if hit}
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Set
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +16,12 @@ from ..errors import UserError
 from ..formats.tensors import weights_sha256
 from .judge import JUNK, Judge
 from .rates import Rate, wilson
-from .shares import forget_classes, rules_of
+from .shares import Role, forget_classes, rules_of
 
 LEAST_RECALL = 0.5
 """A judge that finds fewer of the real images to be forgotten cannot say that there are few among samples."""
 MOST_FALSE = 0.5
 """Share of its recall that its false positives may be at most."""
-Role = Literal["judge", "guide"]
-"""What a judge is used as: it judges samples, or it guides them."""
 
 
 @dataclass(frozen=True, kw_only=True)
