@@ -142,9 +142,9 @@ def run(out: Path, **options: object) -> dict[str, object]:
     request = ForgetRequest("label == 1")
     torch.manual_seed(0)
     audit(
-        split=request.split(tiny_data(60)), held=request.split(tiny_data(60, seed=1)), out=out, budget=TINY, workers=1,
-        progress=False,
-        **{"model": tiny_model(seed=1), "against": tiny_model(), "judge": Halves(), "guide": Halves(),
+        out=out, budget=TINY, workers=1, progress=False,
+        **{"split": request.split(tiny_data(60)), "held": request.split(tiny_data(60, seed=1)),
+           "model": tiny_model(seed=1), "against": tiny_model(), "judge": Halves(), "guide": Halves(),
            "retrained": {"again": tiny_model(seed=2)}, "name": "tiny", **options},
     )  # fmt: skip
     found: dict[str, object] = json.loads((out / "audit.json").read_text())
@@ -274,6 +274,29 @@ def test_the_guide_is_checked_as_the_judge_is(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said) as refused:
             run(tmp_path / "a", judge=judge, guide=guide)
         assert refused.value.option == "guide"
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_judges_own_numbers_of_the_classes_count(tmp_path: Path) -> None:
+    """The same audit by a judge that numbers the same names the other way round."""
+    request = ForgetRequest("label == 'right'")
+    data = [replace(tiny_data(60, seed=seed), label_names={0: "left", 1: "right"}) for seed in (0, 1)]
+    given = {"split": request.split(data[0]), "held": request.split(data[1]), "attacks": ("complete", "reconstruct")}
+    found = []
+    for kind, names in ((Halves, ("left", "right")), (Swapped, ("right", "left"))):
+        judge, guide = kind(), kind()
+        judge.names = guide.names = names
+        found.append(run(tmp_path / names[0], judge=judge, guide=guide, **given)["attacks"])
+    for attack in ("complete", "reconstruct"):
+        assert found[0][attack]["numbers"] == found[1][attack]["numbers"]
+    assert torch.equal(auditor._labelled(data[0], judge).labels, 1 - data[0].labels)
+
+
+def test_images_that_lack_a_class_of_the_judge_train_no_guide(tmp_path: Path) -> None:
+    three = Judge((0, 1, 2), SHAPE, width=2)
+    three.predict = Halves().predict  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="halves has no images of the judge's classes 2 to train a guide with"):
+        run(tmp_path / "a", judge=three, guide=None)
     assert not (tmp_path / "a").exists()
 
 

@@ -70,7 +70,7 @@ def restored(
     if judge is not None:
         verdict, truth = judge.predict(after), judge.predict(before.rows())
         if judge.column in before.columns:
-            label = before.columns[judge.column]
+            label = judge.labels(before)
             found["accuracy_before"] = _agreement(truth, label)
             truth = label
         found["accuracy"] = _agreement(verdict, truth)

@@ -104,8 +104,8 @@ def audit(
 
     A parent that is not the one of the model's record is noted. Raises UserError, before any work: shapes, rules and
     judges that do not fit together, a judge or guide that cannot tell what is to be forgotten, a guide that is the
-    judge, a retrained model that is the model or its parent, an attack that there is none of, a folder to reuse that
-    is no audit's or the one to write.
+    judge, images that lack classes to train one with, a retrained model that is the model or its parent, an attack
+    that there is none of, a folder to reuse that is no audit's or the one to write.
     """
     if unknown := set(attacks) - set(ATTACKS):
         raise UserError(f"no attack {', '.join(sorted(unknown))}; known: {', '.join(ATTACKS)}")
@@ -118,6 +118,13 @@ def audit(
     check(against, judge, split.request, held.whole)
     worth = worth_for(judge, split.request, held.whole)
     worth.check()
+    lacking = set(judge.classes) - set(judge.labels(split.whole).tolist())
+    if guide is None and "guide" in attacks and lacking:
+        raise UserError(
+            f"{split.whole.name} has no images of the judge's classes {', '.join(map(str, sorted(lacking)))} to train "
+            "a guide with; name one, or leave that attack out",
+            option="guide",
+        )
     guided = _guide_worth(guide, judge, split, held) if guide is not None else None
     if guided is not None:
         guided.check("guide")
@@ -155,7 +162,8 @@ def audit(
             "other": other.digest if other is not None else None,
         }  # fmt: skip
         target = Target(
-            parent=against, train=_compact(split, budget.seed), held=_compact(held, budget.seed), column=judge.column,
+            parent=against, train=_compact(split, judge, budget.seed),
+            held=_compact(held, judge, budget.seed), column=judge.column,
             judge=judge, forgotten=frozenset(forgotten), kept=frozenset(judge.classes) - forgotten, guide=guide,
             other=other, parent_share=0.0, budget=budget, **unguided,
         )  # fmt: skip
@@ -201,13 +209,16 @@ def _exactly(name: str, value: float) -> Measured:
     return Measured(name=name, value=value, low=value, high=value)
 
 
-def _compact(split: Split, seed: int) -> Split:
-    """At most `KEPT` images of each set, at random, and no others behind them."""
+def _compact(split: Split, judge: Judge, seed: int) -> Split:
+    """At most `KEPT` images of each set, at random, and no others behind them, labelled as the judge labels."""
     generator = torch.Generator().manual_seed(seed)
     parts = [p.select(torch.randperm(len(p), generator=generator)[:KEPT]) for p in (split.retain, split.forget)]
     both = parts[0].join(parts[1])
-    whole = Images.of(both.rows(), columns=both.columns, name=both.name, label_names=both.label_names)
-    return split.request.split(whole)
+    columns = {**both.columns, judge.column: judge.labels(both)}
+    whole, count = Images.of(both.rows(), columns=columns, name=both.name), len(parts[0])
+    return Split(
+        whole=whole, retain=whole.select(slice(count)), forget=whole.select(slice(count, None)), request=split.request
+    )
 
 
 def _stand_in(
@@ -222,11 +233,24 @@ def _stand_in(
     )  # fmt: skip
 
 
+def _classes(judge: Judge) -> list[tuple[int, str]]:
+    """The judge's classes with their names, in order."""
+    return sorted(zip(judge.classes, judge.names, strict=True))
+
+
+def _labelled(images: Images, judge: Judge) -> Images:
+    """Those of the classes that the judge knows, labelled as it labels."""
+    labels = judge.labels(images)
+    known = torch.isin(labels, torch.tensor(judge.classes))
+    columns = {**images.columns, judge.column: labels}
+    return replace(images.select(known), columns={name: values[known] for name, values in columns.items()})
+
+
 def _guide_worth(guide: Judge, judge: Judge, split: Split, held: Split) -> Worth:
     """What a guide is worth. UserError for the judge itself, and for one of other images or classes than its."""
 
     def about(each: Judge) -> str:
-        classes = ", ".join(f"{label} ({name})" for label, name in zip(each.classes, each.names, strict=True))
+        classes = ", ".join(f"{label} ({name})" for label, name in _classes(each))
         return f"images of shape {each.shape} and {each.column} {classes}"
 
     if about(guide) != about(judge):
@@ -265,7 +289,8 @@ def _guide(split: Split, held: Split, judge: Judge, out: Path, progress: bool) -
     """Another judge of the same classes, trained briefly from another seed; read where it is there already."""
     if here().told((out / "config.json").exists):
         return Judge.load(out)
-    settings = JudgeSettings(epochs=3, seed=GUIDE_SEED, width=8)
-    guide = train_judge(split.whole, held.whole, settings, column=judge.column, names=judge.names, progress=progress)
+    settings, names = JudgeSettings(epochs=3, seed=GUIDE_SEED, width=8), [name for _, name in _classes(judge)]
+    train, test = (_labelled(each.whole, judge) for each in (split, held))
+    guide = train_judge(train, test, settings, column=judge.column, names=names, progress=progress)
     guide.save(out)
     return guide
