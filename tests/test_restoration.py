@@ -57,6 +57,9 @@ def test_classes_are_compared_by_their_names() -> None:
     found = restored(before, marked([2, 0, 1, 2]), judge=judge)
     assert found.accuracy is not None and found.accuracy_before is not None
     assert (found.accuracy.value, found.accuracy_before.value) == (0.75, 0.75)
+    check_judge(judge, before, ForgetRequest("label == 'ant'"))
+    with pytest.raises(UserError, match="write the rule with names"):
+        check_judge(judge, before, ForgetRequest("label == 1"))
     # Where one of the two has no names for them, or the judge two of one, the numbers are all there is.
     for names in ((), ("emu", "fox", "gnu", "hen")):
         bare = Images.of(marked([0, 1, 2, 2]), columns=labels, name="a", label_names=names)
