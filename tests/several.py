@@ -65,7 +65,7 @@ def commands(out: Path, files: Path) -> None:
         f"nll {made} --out {out / 'nll.json'} --n 3 --steps 1 {data}",
         f"evaluate {made} --out {out / 'evaluation'} {judge} --n 12 --sampler.steps 3 --nll-images 3 --nll-steps 1 "
         f"--nll-check 1 {data}",
-        f"audit {made} --against {files / 'model'} --retrained {files / 'model'} --out {out / 'audit'} {judge} "
+        f"audit {made} --against {files / 'model'} --retrained {files / 'fresh'} --out {out / 'audit'} {judge} "
         f"--attacks relearn {data}" + " --workers 1" * (here().size == 1),
     ):
         main(words.split())

@@ -86,8 +86,17 @@ def test_classes_that_a_rule_selects(rule: str, classes: set[int]) -> None:
 def test_classes_of_a_judge_of_another_column() -> None:
     judge = Judge((0, 1), SHAPE, column="Bangs", width=2)
     assert forget_classes(ForgetRequest("Bangs == 1"), judge) == {1}
-    with pytest.raises(UserError, match="known columns: Bangs"):
+    with pytest.raises(UserError, match=r"does not know what is to be forgotten.*known columns: Bangs"):
         forget_classes(ForgetRequest("label == 1"), judge)
+
+
+def test_a_class_that_the_judge_does_not_know_is_its_lack_not_the_datas() -> None:
+    judge = Judge((0, 1), SHAPE, names=("ant", "cat"), width=2)
+    judge.record = {"data": {"train": {"name": "pets"}}}
+    said = r"the judge \(trained on pets\) does not know what is to be forgotten: rule .*bee.*0 \(ant\), 1 \(cat\)"
+    with pytest.raises(UserError, match=said) as refused:
+        forget_classes(ForgetRequest("label == 'bee'"), judge)
+    assert refused.value.option == "judge"
 
 
 def test_classes_need_not_be_numbered_from_nought() -> None:

@@ -19,10 +19,12 @@ from msgm.cli.main import main
 from msgm.data import ForgetRequest
 from msgm.errors import UserError
 from msgm.experiments.audit import attacking
+from msgm.experiments.audit import main as auditor
 from msgm.experiments.audit.main import audit
 from msgm.experiments.audit.outcome import Audit, Outcome
 from msgm.experiments.audit.verdict import decide, harmonic, joined, together
 from msgm.formats import load, save
+from msgm.formats.tensors import weights_sha256
 from msgm.metrics.judge import Judge
 from msgm.metrics.measured import Measured, Quantity
 from msgm.model.score import ScoreModel
@@ -140,9 +142,10 @@ def run(out: Path, **options: object) -> dict[str, object]:
     request = ForgetRequest("label == 1")
     torch.manual_seed(0)
     audit(
-        tiny_model(seed=1), against=tiny_model(), split=request.split(tiny_data(60)),
-        held=request.split(tiny_data(60, seed=1)), judge=Halves(), guide=Halves(), out=out, budget=TINY, workers=1,
-        progress=False, **{"retrained": {"again": tiny_model(seed=2)}, "name": "tiny", **options},
+        out=out, budget=TINY, workers=1, progress=False,
+        **{"split": request.split(tiny_data(60)), "held": request.split(tiny_data(60, seed=1)),
+           "model": tiny_model(seed=1), "against": tiny_model(), "judge": Halves(), "guide": Halves(),
+           "retrained": {"again": tiny_model(seed=2)}, "name": "tiny", **options},
     )  # fmt: skip
     found: dict[str, object] = json.loads((out / "audit.json").read_text())
     return found
@@ -251,6 +254,98 @@ def test_without_a_retrained_model_a_stand_in_is_made_and_named(tmp_path: Path) 
     assert not (tmp_path / "a" / "recovered").exists()
 
 
+class Swapped(Halves):
+    """Right about nothing."""
+
+    def predict(self, x: Tensor, batch: int = 500) -> Tensor:
+        return 1 - super().predict(x, batch)
+
+
+def test_the_guide_is_checked_as_the_judge_is(tmp_path: Path) -> None:
+    judge = Halves()
+    guides = [
+        (Judge((0, 1), (1, 9, 9), width=2), r"guide knows images of shape \(1, 9, 9\)"),
+        (Judge((0, 1, 2), SHAPE, width=2), r"label 0 \(0\), 1 \(1\), 2 \(2\), the judge"),
+        (Judge((0, 1), SHAPE, names=("a", "b"), width=2), r"label 0 \(a\), 1 \(b\)"),
+        (Swapped(), "the guide cannot tell what is to be forgotten in these data: it finds 0% of 30"),
+        (judge, "the guide is the judge"),
+    ]
+    for guide, said in guides:
+        with pytest.raises(UserError, match=said) as refused:
+            run(tmp_path / "a", judge=judge, guide=guide)
+        assert refused.value.option == "guide"
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_judges_own_numbers_of_the_classes_count(tmp_path: Path) -> None:
+    """The same audit by a judge that numbers the same names the other way round."""
+    request = ForgetRequest("label == 'right'")
+    data = [replace(tiny_data(60, seed=seed), label_names={0: "left", 1: "right"}) for seed in (0, 1)]
+    given = {"split": request.split(data[0]), "held": request.split(data[1]), "attacks": ("complete", "reconstruct")}
+    found = []
+    for kind, names in ((Halves, ("left", "right")), (Swapped, ("right", "left"))):
+        judge, guide = kind(), kind()
+        judge.names = guide.names = names
+        found.append(run(tmp_path / names[0], judge=judge, guide=guide, **given)["attacks"])
+    for attack in ("complete", "reconstruct"):
+        assert found[0][attack]["numbers"] == found[1][attack]["numbers"]
+    assert torch.equal(auditor._labelled(data[0], judge).labels, 1 - data[0].labels)
+
+
+def test_images_that_lack_a_class_of_the_judge_train_no_guide(tmp_path: Path) -> None:
+    three = Judge((0, 1, 2), SHAPE, width=2)
+    three.predict = Halves().predict  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="halves has no images of the judge's classes 2 to train a guide with"):
+        run(tmp_path / "a", judge=three, guide=None)
+    assert not (tmp_path / "a").exists()
+
+
+def test_what_the_guide_is_worth_is_told(whole: tuple[Path, dict]) -> None:
+    out, found = whole
+    assert found["guide"]["sha256"] == found["facts"]["guide"] and found["guide"]["recall"]["value"] == 1.0
+    page = (out / "audit.html").read_text()
+    assert found["guide"]["text"] in page and found["guide"]["text"].startswith("Guide ")
+
+
+def test_a_worthless_guide_that_was_trained_gives_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auditor, "_guide", lambda *_: Swapped())
+    found = run(tmp_path / "a", guide=None, attacks=("guide",))
+    assert "guide" in found["not decided"]
+    reasons = {each["reason"] for each in found["attacks"]["guide"]["decisions"].values()}
+    assert reasons == {auditor.UNGUIDED}
+    assert found["guide"]["recall"]["value"] == 0.0 and found["facts"]["guide"] is None
+    assert auditor.UNGUIDED in (tmp_path / "a" / "audit.html").read_text()
+
+
+def test_neither_the_model_nor_its_parent_is_a_retrained_model(tmp_path: Path) -> None:
+    for seed, same in ((1, "model"), (0, "parent")):
+        with pytest.raises(UserError, match=f"retrained model again has the weights of the {same}"):
+            run(tmp_path / "a", retrained={"again": tiny_model(seed=seed)})
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_parent_than_the_records_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    child = tiny_model(seed=1)
+    for recorded, told in (({}, False), (weights_sha256(tiny_model().network), False), ("0" * 64, True)):
+        child.record = {"parent": {"weights_sha256": recorded} if recorded else None}
+        found = run(tmp_path / "a", model=child, attacks=("locate",), overwrite=True)
+        assert bool(found["notes"]) == told
+        said = "is not the model that this one was made from by its record (000000000000)"
+        assert (said in capsys.readouterr().err) == told
+        assert (said in (tmp_path / "a" / "audit.html").read_text()) == told
+    found = run(tmp_path / "a", model=child, against=child, attacks=("locate",), overwrite=True)
+    assert not found["notes"]
+
+
+def test_what_is_to_be_written_is_not_reused(tmp_path: Path) -> None:
+    kept = tmp_path / "a" / "pieces" / "ask.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(UserError, match="to be written and reused"):
+        run(tmp_path / "a", reuse=tmp_path / "b" / ".." / "a", overwrite=True)
+    assert kept.exists()
+
+
 def test_what_cannot_be_audited_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no attack bribe"):
         run(tmp_path / "a", attacks=("bribe",))
@@ -275,7 +370,8 @@ def words(files: Path, *more: str) -> list[str]:
 
 
 def test_the_command_attacks_and_the_record_names_the_audit(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    again = str(files / "model")
+    again = str(files / "other" / "model")
+    save(tiny_model(seed=2), again)
     main(words(files, "--forget", "label == 1", "--retrained", again, "--guide", "any"))
     found = json.loads((files / "a" / "audit.json").read_text())
     assert list(found["attacks"]) == ["ask", "renoise", "locate"]
@@ -286,14 +382,25 @@ def test_the_command_attacks_and_the_record_names_the_audit(files: Path, capsys:
     assert told["sha256"] == hashlib.sha256((files / "a" / "audit.json").read_bytes()).hexdigest()
 
 
+def test_of_rules_and_lists_the_rule_to_ask_by_is_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    child = tiny_model(seed=1)
+    child.record = {"request": {"any": [{"rule": "label == 1"}, {"index": [0]}, {"rule": "label > 3"}]}}
+    save(child, files / "both")
+    words = ["audit", str(files / "both"), "--against", str(files / "model"), "--data", str(files / "data")]
+    with pytest.raises(SystemExit):
+        main([*words, "--out", str(files / "a")])
+    assert 'ask by a rule alone: --forget "label == 1 or label > 3"' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ((), "holds no request"),
+        (("--forget-index", "0"), "ask by a rule alone: --forget RULE"),
         (("--forget", "label == 1", "--attacks", "bribe"), "no attack bribe"),
         (("--forget", "label == 1", "--retrained", "nowhere"), "nowhere"),
     ],
-    ids=["rule", "attack", "retrained"],
+    ids=["rule", "list", "attack", "retrained"],
 )
 def test_bad_words_end_before_anything_is_written(
     files: Path, more: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]

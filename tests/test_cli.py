@@ -868,6 +868,22 @@ def test_sample_through_each_filter(name: str, model: str, judge: str, out: Path
         assert plain != strong
 
 
+def test_samples_go_on_with_the_guide_of_the_same_weights(
+    model: str, judge: str, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = tmp_path / "guide"
+    shutil.copytree(judge, guide)
+    command = ["sample", model, "-n", "1", "--sampler.steps", "3", "--filter", "guided", "--forget", RULE, *QUICK]
+    main([*command, "--out", str(out), "--guide", str(guide)])
+    main([*command, "--out", str(out), "--guide", judge, "-n", "2", "--resume"])
+    other = Judge.load(judge)
+    with torch.no_grad():
+        other.network.out.bias.add_(1)
+    other.save(guide)
+    line = refused(capsys, *command, "--out", out, "--guide", guide, "-n", "3", "--resume")
+    assert "filter.guide was" in line
+
+
 def test_evaluate_measures_a_model_with_and_without_its_filter(model: str, judge: str, out: Path) -> None:
     main(["evaluate", model, "--against", model, "--filter", "guided", "--guide", judge, "--judge", judge,
           "--forget", RULE, "--out", str(out), "--threads", "1", *LOOK])  # fmt: skip
@@ -888,6 +904,7 @@ def test_evaluate_measures_a_model_with_and_without_its_filter(model: str, judge
         (["--filter", "safe", "--forget", RULE, "--filter.strength", "0"], "strength"),
         (["--filter", "safe", "--forget", "label == 11"], "selects none"),
         (["--filter", "guided", "--forget", RULE, "--guide", "nowhere"], "nowhere"),
+        (["--filter", "guided", "--forget", RULE, "--data", "x/demo"], "are of x/demo; name a guide that was trained"),
     ],
 )
 def test_a_filter_without_what_it_needs(

@@ -1,6 +1,7 @@
 """`msgm inpaint` and `msgm reconstruct` as people use them, with the model in the package."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def test_images_of_ones_own(tmp_path: Path, out: Path) -> None:
     assert results["judge"] is None
     assert set(results["sets"]["all"]) == {"images", "psnr", "psnr_stderr", "accuracy", "accuracy_before"}
     assert results["sets"]["all"]["accuracy"] is None
+
+
+def test_a_folder_called_demo_is_not_the_packages(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "demo" / "test" / "3"
+    folder.mkdir(parents=True)
+    for index in range(2):
+        Image.new("L", (28, 28), 90 * index).save(folder / f"{index}.png")
+    shutil.copytree(tmp_path / "demo" / "test", tmp_path / "demo" / "train")
+    main([*INPAINT, "-n", "2", "--data", str(tmp_path / "demo"), "--out", str(out)])
+    assert json.loads((out / "results.json").read_text())["judge"] is None
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,12 @@ from msgm.metrics.subject import Subject
 
 def subject(pixels: Tensor) -> Subject:
     test = Source(EMBEDDED).open("test")
-    mask = ForgetRequest("label in [3, 7]").mask(test)
+    request = ForgetRequest("label in [3, 7]")
+    mask = request.mask(test)
     found = Subject(
         name="digits", sampler=None, n=len(pixels), seed=0, retained=test.select(~mask).select(slice(300)),  # type: ignore[arg-type]
-        forgotten=test.select(mask), judge=Judge.load(EMBEDDED), forget={3, 7}, progress=False,
+        forgotten=test.select(mask), judge=Judge.load(EMBEDDED), forget={3, 7}, request=request,
+        progress=False,
     )  # fmt: skip
     found.__dict__["pixels"] = pixels
     return found

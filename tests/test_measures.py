@@ -9,7 +9,7 @@ import torch
 from tiny import tiny_data, tiny_judge, tiny_model
 
 from msgm.choice import Choice
-from msgm.data import ForgetRequest
+from msgm.data import ForgetRequest, IndexRequest, together
 from msgm.errors import UserError
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.metrics import bent, quantities
@@ -119,6 +119,21 @@ def test_what_a_judge_is_worth_is_counted_on_the_test_images() -> None:
     assert found.accuracy == 1 and found.trained_on == "halves" and set(found.junk_recall) >= {"noise", "blank"}
     assert Worth.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     found.check()
+
+
+def test_images_that_are_named_one_by_one_are_no_errors_of_the_judge() -> None:
+    data, judge = tiny_data(40, seed=2), tiny_judge()
+    lists = IndexRequest(tuple(range(0, 30, 2)))
+    both = together(REQUEST, lists)
+    found = worth_for(judge, both, data)
+    assert found.recall == wilson(20, 20) and found.false_positives == wilson(0, 5)
+    settings = EvaluateSettings(n=4, sampler=Choice.of("dpm++", steps=2), nll_images=0, renoise_images=0)
+    _, subject = evaluate(
+        tiny_model(), name="a", method="", judge=judge, request=both, test=data, settings=settings, progress=False
+    )
+    assert subject.worth == found
+    with pytest.raises(UserError, match="select none of halves"):
+        worth_for(judge, both, data.select(data.labels == 0))
 
 
 @pytest.mark.parametrize(("found", "false"), [((9, 20), (0, 20)), ((20, 20), (15, 20)), ((0, 3), (0, 27))])

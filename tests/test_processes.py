@@ -17,6 +17,7 @@ from tiny import quiet, tiny_files, tiny_model, tiny_split
 from msgm.cli import auditing, making
 from msgm.cli.main import TOGETHER, main
 from msgm.errors import UserError
+from msgm.formats import save
 from msgm.processes import Processes, Share, launched
 from msgm.training import loop, runtime
 from msgm.training.loop import unlearn
@@ -42,6 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("one", "two"):
         (root / name).mkdir()
     tiny_files(root)
+    save(tiny_model(seed=1), root / "fresh")
     dead = two(root / "two", "killed")
     (root / "killed.txt").write_text(f"{dead.returncode}\n{dead.stderr}")
     (root / "state").write_bytes((root / "two/killed" / STATE).read_bytes())

@@ -88,7 +88,7 @@ def test_the_measure_asks_the_judge_of_the_test_images_own_classes() -> None:
     request, test, judge = ForgetRequest("label == 1"), tiny_data(n=24, seed=3), tiny_judge()
     model = tiny_model()
     subject = Subject(
-        name="a", sampler=Heun(model, steps=4), n=2, seed=0, judge=judge, forget={1},
+        name="a", sampler=Heun(model, steps=4), n=2, seed=0, judge=judge, forget={1}, request=request,
         retained=test.select(request.mask(test).logical_not()), forgotten=test.select(request.mask(test)),
         progress=False,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from msgm.data import ForgetRequest, Images
 from msgm.errors import UserError
-from msgm.metrics.judge import JUNK, Judge
+from msgm.metrics.judge import JUNK, UNKNOWN, Judge
 from msgm.metrics.restoration import check_judge, restored
 from msgm.metrics.similarity import psnr
 from msgm.report.comparison import comparison
@@ -46,6 +46,26 @@ def test_psnr_is_that_of_the_mean_square_in_the_region() -> None:
     assert psnr(before, after, region).tolist() == pytest.approx(
         [20 * math.log10(255 / 5), 20 * math.log10(255 / 10), math.inf]
     )
+
+
+def test_classes_are_compared_by_their_names() -> None:
+    judge = Reader()
+    judge.names = ("ant", "bee", "cat")
+    labels = {"label": torch.tensor([0, 1, 2, 3])}
+    before = Images.of(marked([2, 0, 1, 9]), columns=labels, name="a", label_names=("cat", "ant", "bee", "fly"))
+    assert judge.labels(before).tolist() == [2, 0, 1, UNKNOWN]
+    found = restored(before, marked([2, 0, 1, 2]), judge=judge)
+    assert found.accuracy is not None and found.accuracy_before is not None
+    assert (found.accuracy.value, found.accuracy_before.value) == (0.75, 0.75)
+    check_judge(judge, before, ForgetRequest("label == 'ant'"))
+    with pytest.raises(UserError, match="write the rule with names"):
+        check_judge(judge, before, ForgetRequest("label == 1"))
+    # Where one of the two has no names for them, or the judge two of one, the numbers are all there is.
+    for names in ((), ("emu", "fox", "gnu", "hen")):
+        bare = Images.of(marked([0, 1, 2, 2]), columns=labels, name="a", label_names=names)
+        assert torch.equal(judge.labels(bare), labels["label"])
+    judge.names = ("cat", "cat", "bee")
+    assert torch.equal(judge.labels(before), labels["label"])
 
 
 def test_the_judges_word_is_held_against_the_labels() -> None:

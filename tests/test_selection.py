@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, rows: dict[int, Result]) -> list[i
 
 def run(out: Path | None, settings: UnlearnSettings = SHORT, watch: SelectSettings = WATCH, **options: Any):
     torch.manual_seed(0)
-    judge, parent = tiny_judge(), tiny_model()
+    judge, parent = options.pop("judge", tiny_judge()), tiny_model()
     options = {"method": methods.redirect()} | options
     ways = {key: options.pop(key) for key in ("resume", "overwrite") if key in options}
     with Selection(watch, split=tiny_split(), judge=judge, parent=parent, steps=settings.steps, out=out) as watcher:
@@ -150,6 +151,7 @@ def test_the_best_checkpoint_is_what_is_saved(tmp_path: Path, monkeypatch: pytes
     chosen = json.loads((tmp_path / "m" / RECORD).read_text())["selection"]
     assert (chosen["step"], chosen["within_limits"], chosen["stopped_early"]) == (3, True, False)
     assert chosen["held_out"] == {"retain": 4, "forget": 4, "seed": selection.SEED}
+    assert chosen["judge"]["sha256"] == weights_sha256(tiny_judge()) and chosen["judge"]["recall"]["value"] == 1
     assert [w["step"] for w in chosen["watched"]] == [0, 3, 6, 7]
     assert chosen["watched"][2]["unlearning_ratio"]["value"] == 0.1
     assert chosen["settings"]["select_every"] == 3 and "lowest UR" in chosen["rule"]
@@ -247,6 +249,11 @@ def test_an_interrupted_run_chooses_the_same(at: int, number: int, uninterrupted
     if (folder / "resume.safetensors").exists():
         with pytest.raises(UserError, match="other settings of the selection"):
             run(folder, watch=replace(GENEROUS, select_junk=0.5), resume=True)
+        other = deepcopy(tiny_judge())
+        with torch.no_grad():
+            next(other.parameters()).mul_(1.001)
+        with pytest.raises(UserError, match="another judge of the selection"):
+            run(folder, watch=GENEROUS, judge=other, resume=True)
     run(folder, watch=GENEROUS, resume=True)
     assert outcome(folder) == uninterrupted
     watched = uninterrupted[1]["selection"]["watched"]

@@ -60,12 +60,16 @@ def test_an_earlier_rule_means_no_sample(sevens: Path, rule: str) -> None:
 def test_what_cannot_be_is_refused(sevens: Path) -> None:
     model, images = msgm.load("demo"), Source(str(sevens)).open()
     some = Source("demo").open().select(slice(50))
+    count = int((some.labels == 1).sum())
     with pytest.raises(UserError, match="no samples are needed"):
         stand_in(model, some, ForgetRequest("label == 7"), n=5, judge=None, seed=0)
     with pytest.raises(UserError, match="1 or more"):
         stand_in(model, images, ForgetRequest("label == 7"), n=0, judge=None, seed=0)
     with pytest.raises(UserError, match="shape"):
         stand_in(model, images, ForgetRequest("label == 7"), n=5, judge=Judge([0, 1], (1, 8, 8)), seed=0)
+    clothes = Images.of(some.rows(some.labels == 1), columns={"label": torch.full((count,), 7)}, name="clothes")
+    with pytest.raises(UserError, match=rf"cannot tell what is to be forgotten: it finds 0% of {count}"):
+        stand_in(model, clothes, ForgetRequest("label == 7"), n=5, judge=Judge.load("demo"), seed=0)
 
 
 def test_unlearn_takes_it_and_its_record_says_so(
@@ -79,7 +83,10 @@ def test_unlearn_takes_it_and_its_record_says_so(
     with pytest.raises(SystemExit):
         main([*words, "--retain-samples", "40", "--select"])
     assert "neither --seeds nor --select" in capsys.readouterr().err
-    main([*words, "--retain-samples", "40"])
+    with pytest.raises(SystemExit):
+        main([*words, "--retain-samples", "40"])
+    assert "the judge of the package knows MNIST" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    main([*words, "--retain-samples", "40", "--judge", "demo"])
     request = msgm.load(tmp_path / "out").record["request"]
     assert request["rule"] == "label == 7" and request["forget"] == 12
     assert request["samples"]["drawn"] == 40 and 20 < request["retain"] < 40

@@ -38,7 +38,7 @@ def measure(found: Found, target: Target) -> dict[str, Measured]:
             name=f"{_name(scale)}, junk", unit="%", better="lower", about="junk among them", detail=True
         )  # fmt: skip
         if not found:
-            measured[ratio.name] = ratio.missing("there is no second judge to guide with")
+            measured[ratio.name] = ratio.missing(target.unguided)
             continue
         images = found[_name(scale)]
         measured[ratio.name] = target.share(ratio, images)

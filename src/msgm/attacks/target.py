@@ -117,7 +117,7 @@ class Target:
         column: the labels that the judge speaks of.
         judge: says what comes back.
         forgotten: labels that were to be forgotten, ``kept``: the judge's others.
-        guide: another judge, which guides; without one nothing is guided.
+        guide: another judge, which guides; without one nothing is guided, and ``unguided`` says why.
         other: images that have nothing to do with the data, to fine-tune on.
         parent_share: share of the parent's samples that the judge takes for what was to be forgotten.
         budget: how much work an attack may be.
@@ -131,6 +131,7 @@ class Target:
     forgotten: frozenset[int]
     kept: frozenset[int]
     guide: Guide | None = None
+    unguided: str = "there is no second judge to guide with"
     other: Images | None = None
     parent_share: float
     budget: Budget

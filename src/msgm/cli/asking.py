@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..experiments.preview.main import request_in
 from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge
-from ..metrics.shares import by_class
+from ..metrics.shares import rules_of
 from ..model.score import ScoreModel
 from ..storage import read_text
 from .options import images_of, say
@@ -84,7 +84,7 @@ def looked_at(model: ScoreModel, source: Source, request: Request | None) -> Ima
 
 def judge_of(request: Request, judge: str | None, device: str = "cpu") -> Judge | None:
     """The judge that is named, else that of the package; none for a request without a rule."""
-    if by_class(request):
+    if rules_of(request) is not None:
         return Judge.load(judge or EMBEDDED).to(device)
     if judge is not None:
         raise UserError(f"{request} names single images, and a judge tells classes; leave out --judge")

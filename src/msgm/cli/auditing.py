@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..attacks.table import ATTACKS
 from ..attacks.target import BUDGETS
+from ..data import parts
 from ..errors import UserError
 from ..experiments.audit.main import MADE
 from ..experiments.audit.main import audit as attack
@@ -21,6 +22,7 @@ from ..formats import Reading
 from ..formats.ledger import sealed
 from ..formats.native import EMBEDDED, RECORD, read_record
 from ..metrics.judge import Judge
+from ..metrics.shares import rules_of
 from ..model.score import ScoreModel
 from ..processes import here
 from ..storage import write_json
@@ -68,7 +70,8 @@ def audit(
         attacks: those to run, with commas between; by default all.
         request: What was to be forgotten; by default the model's own request
         judge: a judge folder, or demo for the MNIST judge in the package.
-        guide: another judge, which leads samples to the forget classes; by default one is trained, briefly.
+        guide: another judge of the same classes, which leads samples to the forget classes; by default one is trained,
+            briefly.
         data: the images; by default those of the model's record.
         other: images that have nothing to do with the data, to fine-tune on.
         show_recovered: keep pictures of what the attacks bring back; without it only numbers are written.
@@ -92,7 +95,12 @@ def audit(
     if asked is None:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
     if asked.lists:
-        raise UserError(f"an audit asks for the forgotten among test images, and {asked} names training images")
+        rules = rules_of(asked)
+        rule = f'"{" or ".join(each.words for each in parts(rules))}"' if rules is not None else "RULE"
+        raise UserError(
+            f"an audit asks for the forgotten among test images, and {asked} names training images; "
+            f"ask by a rule alone: --forget {rule}"
+        )
     found = attack(
         source,
         against=loaded[against],

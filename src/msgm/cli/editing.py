@@ -26,7 +26,7 @@ from ..sampling.editing import STEPS, check_settings, read_mask
 from ..sampling.editing import inpaint as fill_in
 from ..sampling.editing import reconstruct as rebuild
 from .asking import Forget, looked_at
-from .options import Data, hardware, images_of
+from .options import Data, hardware, images_of, judged_by_package
 from .reading import read_model
 
 
@@ -59,7 +59,7 @@ def inpaint(
         images: a folder of images of your own, instead of a data set.
         data: the test images; by default those of the model's record.
         request: What parts the images, n of each; by default the model's own request, if any
-        judge: a judge folder, or demo for the MNIST judge in the package; by default demo for its images, else none.
+        judge: a judge folder, or demo for the MNIST judge in the package; by default demo for MNIST, else none.
         n: images of each set, the first ones.
         sampler: how it is drawn; pc is the predictor-corrector of the paper.
         resample: how often each step is made (RePaint); more fits the unknown pixels better to the known ones.
@@ -111,7 +111,7 @@ def reconstruct(
         images: a folder of images of your own, instead of a data set.
         data: the test images; by default those of the model's record.
         request: What parts the images, n of each; by default the model's own request, if any
-        judge: a judge folder, or demo for the MNIST judge in the package; by default demo for its images, else none.
+        judge: a judge folder, or demo for the MNIST judge in the package; by default demo for MNIST, else none.
         n: images of each set, the first ones.
         perturb: time to which the latent is noised, from 0 (not at all) to 1.
         steps: times that Heun visits on each way.
@@ -142,7 +142,7 @@ def _asked(editor: ScoreModel, folder: str | None, data: Data, forget: Forget, j
     asked = replace(data, name=folder or data.name).of(editor)
     request = forget.given(asked) if folder else forget.of(editor, asked)
     images: Images = images_of(editor, asked, "train") if folder else looked_at(editor, asked, request)
-    judge = judge or (EMBEDDED if images.name == EMBEDDED else None)
+    judge = judge or (EMBEDDED if judged_by_package(asked) else None)
     return {
         "images": images,
         "request": request,

@@ -26,6 +26,7 @@ from ..metrics.judge import MADE as JUDGE
 from ..metrics.judge import PROMPT, check_sides, judge_bytes
 from ..metrics.judge_training import JudgeSettings, zero_shot
 from ..metrics.judge_training import train_judge as fit_judge
+from ..metrics.shares import rules_of
 from ..model.networks import preset
 from ..model.precondition import PRECONDITIONS, Prediction
 from ..model.score import Precision, ScoreModel
@@ -42,7 +43,7 @@ from ..training.settings import TrainSettings, UnlearnSettings
 from ..training.trackers import TrackerName
 from ..training.trackers import check as check_tracker
 from .asking import WAYS, Forget, judge_of
-from .options import Data, build_method, check_weigher, hardware, images_of, opened, say, show, weights
+from .options import Data, build_method, check_weigher, hardware, images_of, judge_for, opened, say, show, weights
 from .reading import read_model
 
 
@@ -254,7 +255,8 @@ def unlearn(
     if retain_samples is None:
         parted = asked.split(images)
     else:
-        eye = judge_of(asked, judge)
+        ruled = rules_of(asked) is not None
+        eye = judge_of(asked, judge_for(source, judge, "judge") if ruled else judge)
         parted = stand_in(parent, images, asked, n=retain_samples, judge=eye, seed=settings.seed)
         say([f"{len(parted.retain)} of {retain_samples} samples of the model stand in for images to retain"])
     split, ignored = forgetting(parted, parent.record, earlier)

@@ -15,9 +15,9 @@ from ..experiments.evaluation.main import compare
 from ..experiments.likelihoods.main import likelihoods
 from ..folders import ready, reserved, room
 from ..formats import Reading
-from ..formats.native import EMBEDDED
 from ..formats.tensors import weights_sha256
 from ..likelihood import Clock, Probes, Solver
+from ..metrics.judge import Judge
 from ..model.score import ScoreModel
 from ..report.page import write_json
 from ..report.samples import MADE as SAMPLES
@@ -27,7 +27,7 @@ from ..sampling.filters import FILTERS
 from ..storage import place_file
 from ..training.settings import UnlearnSettings
 from .asking import Forget, judge_of, looked_at
-from .options import Data, build_filter, hardware, refuse_unused, show
+from .options import Data, build_filter, guide_of, hardware, refuse_unused, show
 from .reading import read_model, read_models
 
 BYTES = 1000
@@ -66,7 +66,7 @@ def sample(
         sampler: how to draw them.
         filter: a filter, which trains nothing: repel, safe, guided or contrast (msgm methods); by default none.
         request: What repel, safe and guided avoid; by default the model's own request
-        guide: the judge that guides: a folder, or demo for the MNIST judge in the package (default).
+        guide: the judge that guides: a folder, or demo for the MNIST judge in the package; by default demo for MNIST.
         against: the model of all the data that contrast moves away from.
         data: the images that repel and safe look at; by default those of the model's record.
         seed: picture k depends on the seed and k alone.
@@ -87,9 +87,11 @@ def sample(
     said = request.given(whole)
     refuse_unused(filter, forget=said, guide=guide, against=against)
     drawn: ScoreModel = source
+    guiding: Judge | None = None
     if filter is not None:
         asked = request.of(source, whole)
-        drawn = build_filter(filter, source, request=asked, guide=guide, against=other, source=images)
+        guiding = guide_of(filter, source, guide, images) if asked is not None else None
+        drawn = build_filter(filter, source, request=asked, guide=guiding, against=other, source=images)
     drawer = sampler.maker("sampler", SAMPLERS)(drawn)
     identity: dict[str, Any] = {
         "weights_sha256": weights_sha256(source.network),
@@ -101,8 +103,8 @@ def sample(
             "name": filter.name,
             **dict(filter.options),
             "forget": said.to_dict() if said else None,
-            "guide": guide,
-            "against": against,
+            "guide": weights_sha256(guiding) if guiding is not None else None,
+            "against": weights_sha256(other.network) if other is not None else None,
             "source": images.to_dict() if images else None,
         }
     draw(drawer, n, out, identity=identity, seed=seed, batch=batch, resume=resume, overwrite=overwrite)
@@ -225,7 +227,8 @@ def evaluate(
         judge: a judge folder; by default demo, the MNIST judge in the package; none for single images.
         filter: measure the model with one: repel, safe, guided or contrast (msgm methods); by default none.
             With --against the same model it is measured without, too; contrast needs the model of all the data there.
-        guide: the judge that guides, a folder or demo (default); not the one that judges, if it is to be believed.
+        guide: the judge that guides, a folder or demo (default for MNIST); not the one that judges, if it is to be
+            believed.
         data: the test images; by default those of the model's record.
         threads: CPU threads.
         device: auto, cpu or cuda.
@@ -244,20 +247,22 @@ def evaluate(
     asked = request.of(loaded[model], images)
     if asked is None:
         raise UserError(f"the record of {model} holds no request; say what was to be forgotten with --forget RULE")
+    eye = judge_of(asked, judge, device)
     if filter is not None:
+        guiding = guide_of(filter, loaded[model], guide, images)
         if against != model:
             del models[labels[model]]
         beside = f"{labels[model]}-{filter.name}"
         models[beside if beside not in models else f"{beside}-again"] = build_filter(
-            filter, loaded[model], request=asked, guide=guide, against=loaded[against] if against else None,
+            filter, loaded[model], request=asked, guide=guiding, against=loaded[against] if against else None,
             source=images,
         )  # fmt: skip
-        if filter.name == "guided" and (judge or EMBEDDED) == (guide or EMBEDDED):
+        if guiding is not None and eye is not None and weights_sha256(guiding) == weights_sha256(eye):
             notes = [
                 "One judge has guided the samples and judged them: its rates flatter. Use another one for --judge."
             ]
     results = compare(
-        models, request=asked, judge=judge_of(asked, judge, device),
+        models, request=asked, judge=eye,
         test=looked_at(loaded[model], images, asked), settings=settings, out=out, command=command, notes=notes,
         overwrite=overwrite,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from ..experiments.core.evaluate import retain_confidence
 from ..forgetting.methods import METHODS, PARTS, Method
 from ..formats.native import EMBEDDED
 from ..metrics.judge import Judge
-from ..metrics.shares import forget_classes
+from ..metrics.shares import Role, forget_classes
 from ..model.score import ScoreModel
 from ..processes import here
 from ..progress import note
@@ -105,12 +105,44 @@ def weights(confidence: str | None, method: Method, split: Split) -> Tensor | No
     return retain_confidence(Judge.load(confidence), split) if confidence is not None else None
 
 
+def judged_by_package(source: Source) -> bool:
+    """Whether the images are those that the judge of the package was trained on, or others of MNIST."""
+    return source.name in (EMBEDDED, "mnist") and source.size in (None, 28) and source.mode in (None, "grey")
+
+
+def judge_for(source: Source, named: str | None, role: Role) -> str:
+    """The judge that is named, else that of the package where the images are of its kind; UserError where not."""
+    if named is None and not judged_by_package(source):
+        raise UserError(
+            f"the judge of the package knows MNIST, and the images are of {source.name}; name a {role} that was "
+            "trained on them",
+            option=role,
+        )
+    return named or EMBEDDED
+
+
+def guide_of(choice: Choice, model: ScoreModel, named: str | None, source: Source | None) -> Judge | None:
+    """The judge that guides, for the filter of this name; None for one that needs none.
+
+    ``source`` is by default the images that the model's record names.
+    """
+    if choice.name != "guided":
+        return None
+    judge = Judge.load(named or judge_for(source or Data().of(model), None, "guide"))
+    if judge.shape != model.shape:
+        raise UserError(
+            f"the guide takes images of shape {judge.shape}, the model makes {model.shape}; name another",
+            option="guide",
+        )
+    return judge.to(model.device)
+
+
 def build_filter(
     choice: Choice,
     model: ScoreModel,
     *,
     request: Request | None,
-    guide: str | None,
+    guide: Judge | None,
     against: ScoreModel | None,
     source: Source | None,
 ) -> Filter:
@@ -125,13 +157,8 @@ def build_filter(
         return make(model, against.to(model.device))
     if request is None:
         raise UserError(f"filter {name} needs a request: say what is to be avoided with --forget RULE")
-    if name == "guided":
-        judge = Judge.load(guide or EMBEDDED).to(model.device)
-        if judge.shape != model.shape:
-            raise UserError(
-                f"the judge takes images of shape {judge.shape}, the model makes {model.shape}; see --guide"
-            )
-        return make(model, judge.log_retain(forget_classes(request, judge), model.space))
+    if guide is not None:
+        return make(model, guide.log_retain(forget_classes(request, guide, "guide"), model.space))
     split = request.split(images_of(model, source or Data().of(model), "train"))
     images = model.space.to_model(split.forget.rows())
     return make(model, images) if name == "repel" else make(model, images, model.space.to_model(split.retain.rows()))

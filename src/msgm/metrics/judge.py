@@ -15,6 +15,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..data import Images
 from ..errors import UserError
 from ..folders import Making
 from ..formats.native import EMBEDDED, embedded
@@ -28,6 +29,8 @@ from .judge_config import LARGEST_SIDE, LEAST_SIDE, MOST_CLASSES, read_config
 PROMPT = "a photo of a {}"
 JUNK = -1
 """The label of what is no class's image; `Judge.predict` answers with it."""
+UNKNOWN = -2
+"""The label of images of a class that the judge does not know: it never answers with it."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MADE = Making(kind="judge", names=(CONFIG, WEIGHTS), anew=True)
@@ -147,6 +150,21 @@ class Judge(nn.Module):
         labels = torch.tensor([*self.classes, JUNK], device=x.device)
         return labels[self.probabilities(x, batch).argmax(1)]
 
+    def labels(self, images: Images) -> Tensor:
+        """The images' labels as this judge numbers them, (N,): by their names where both name them, else as they are.
+
+        Images of a name that the judge does not know are `UNKNOWN`.
+        """
+        found = images.columns[self.column]
+        own = dict(zip(self.names, self.classes, strict=True))
+        names = images.label_names if self.column == "label" else {}
+        if len(own) < len(self.names) or not own.keys() & set(names.values()):
+            return found
+        moved = found.clone()
+        for value, name in names.items():
+            moved[found == value] = own.get(name, UNKNOWN)
+        return moved
+
     def counts(self, predicted: Tensor) -> dict[str, int]:
         """How many of the label values ``predicted`` (N,) are of each class, by its name, and how many ``junk``."""
         names, labels = (*self.names, "junk"), (*self.classes, JUNK)
@@ -187,6 +205,12 @@ class Judge(nn.Module):
         with evaluating(self):
             parts = (self.space.to_model(part) if pixels else part for part in x.split(batch))
             return torch.cat([function(part.to(weight)) for part in parts]).to(x.device)
+
+    @property
+    def trained_on(self) -> str | None:
+        """Name of the data it was trained on, where its record has it."""
+        name: str | None = self.record.get("data", {}).get("train", {}).get("name")
+        return name
 
     @property
     def accuracy(self) -> float:

@@ -142,7 +142,7 @@ class GivenBack:
         found: list[Measured] = []
         for key, part in (("forget", subject.forgotten), ("retain", subject.retained)) if self.images else ():
             rows = part.select(slice(self.images))
-            images, labels = subject.sampler.model.space.to_model(rows.rows()), rows.columns[subject.judge.column]
+            images, labels = subject.sampler.model.space.to_model(rows.rows()), subject.judge.labels(rows)
             total = len(images) * len(quantities.LEVELS)
             with bar(f"{subject.name}: {key} images from noise", total, show=subject.progress) as tick:
                 back = given_back(subject.sampler.model, images, labels, subject.judge, seed=self.seed, tick=tick)

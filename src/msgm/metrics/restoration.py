@@ -14,6 +14,7 @@ from .judge import Judge
 from .rates import Rate, wilson
 from .shares import Shares, forget_classes, judged_shares
 from .similarity import psnr
+from .worth import by_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def restored(
     if judge is not None:
         verdict, truth = judge.predict(after), judge.predict(before.rows())
         if judge.column in before.columns:
-            label = before.columns[judge.column]
+            label = judge.labels(before)
             found["accuracy_before"] = _agreement(truth, label)
             truth = label
         found["accuracy"] = _agreement(verdict, truth)
@@ -80,13 +81,23 @@ def restored(
 
 
 def check_judge(judge: Judge, images: Images, request: Request | None) -> None:
-    """Raise `UserError`, before any work, for a judge of other images or of another column than the request's."""
+    """Raise `UserError`, before any work, for a judge of other images, or of other classes than the request."""
     if judge.shape != images.shape:
         raise UserError(
             f"the judge takes images of shape {judge.shape}, not {images.shape}; name another", option="judge"
         )
-    if request is not None and not 0 < len(forget_classes(request, judge)) < len(judge.classes):
+    if request is None:
+        return
+    forget = forget_classes(request, judge)
+    if not 0 < len(forget) < len(judge.classes):
         raise UserError(f"{request} selects none or all of the judge's classes; use a judge of its column")
+    meant = by_rules(request, images)
+    if not set(judge.labels(images)[meant].tolist()) & set(judge.classes) <= forget:
+        raise UserError(
+            f"{request} means other classes of the images than of the judge, which numbers them otherwise; write the "
+            "rule with names",
+            option="judge",
+        )
 
 
 def _agreement(a: Tensor, b: Tensor) -> Rate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from ..model.score import ScoreModel
 from ..sampling import Heun, Sampler
 from .judge import JUNK, Judge
 from .rates import Rate, wilson
+
+Role = Literal["judge", "guide"]
+"""What a judge is used as: it judges samples, or it guides them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +66,19 @@ def judged_shares(predicted: Tensor, forget: Collection[int], classes: Sequence[
     return Shares(unlearning_ratio=wilson(hits, n), junk=wilson(bad, n), retained=wilson(n - hits - bad, n))
 
 
-def by_class(request: Request) -> bool:
-    """Whether any of it is a rule, whose classes a judge may tell in samples."""
-    return any(isinstance(each, ForgetRequest) for each in parts(request))
+def rules_of(request: Request) -> Request | None:
+    """Of a request the rules, whose classes a judge may tell in samples; None where it has none."""
+    rules = [each for each in parts(request) if isinstance(each, ForgetRequest)]
+    return together(*rules) if rules else None
 
 
-def forget_classes(request: Request, judge: Judge | None) -> set[int]:
+def forget_classes(request: Request, judge: Judge | None, role: Role = "judge") -> set[int]:
     """The judge's classes that the rules of a request select; lists of images select none, nor does no judge.
 
-    Raises UserError when a rule is about something else.
+    Raises UserError when a rule is about something that the judge does not know.
     """
-    rules = [each for each in parts(request) if isinstance(each, ForgetRequest)]
-    if judge is None or not rules:
+    rules = rules_of(request)
+    if judge is None or rules is None:
         return set()
     classes = torch.tensor(judge.classes)
     probe = Images.of(
@@ -82,7 +87,15 @@ def forget_classes(request: Request, judge: Judge | None) -> set[int]:
         name="the judge's classes",
         label_names=dict(zip(judge.classes, judge.names, strict=True)) if judge.column == "label" else {},
     )
-    return {c for c, hit in zip(judge.classes, together(*rules).mask(probe).tolist(), strict=True) if hit}
+    try:
+        hits = rules.mask(probe).tolist()
+    except UserError as error:
+        origin = f" (trained on {judge.trained_on})" if judge.trained_on else ""
+        raise UserError(
+            f"the {role}{origin} does not know what is to be forgotten: {error}; name a {role} of these classes",
+            option=role,
+        ) from None
+    return {c for c, hit in zip(judge.classes, hits, strict=True) if hit}
 
 
 def unlearning_ratio(

@@ -9,11 +9,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..data import Images
+from ..data import Images, Request
 from ..progress import bar
 from ..sampling import Sampler
 from .judge import Judge
-from .worth import Worth, verdicts_on, worth
+from .worth import Worth, by_rules, verdicts_on, worth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,11 @@ class Subject(Drawn):
     Args:
         judge: who judges them.
         forget: the judge's classes that are to be forgotten.
+        request: what was to be forgotten.
     """
 
     judge: Judge
+    request: Request
     forget: Set[int]
 
     @cached_property
@@ -70,7 +72,8 @@ class Subject(Drawn):
     @cached_property
     def worth(self) -> Worth:
         """How far the judge can be trusted with this request."""
-        return worth(self.judge, self.forget, *self.verdicts_on_real)
+        retained, forgotten = self.verdicts_on_real
+        return worth(self.judge, self.forget, retained, forgotten[by_rules(self.request, self.forgotten)])
 
     def kept_counts(self, verdicts: Tensor) -> list[int]:
         """How many of these label values are of each class that is to be kept; junk is none."""

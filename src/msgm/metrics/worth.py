@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..formats.tensors import weights_sha256
 from .judge import JUNK, Judge
 from .rates import Rate, wilson
-from .shares import forget_classes
+from .shares import Role, forget_classes, rules_of
 
 LEAST_RECALL = 0.5
 """A judge that finds fewer of the real images to be forgotten cannot say that there are few among samples."""
@@ -32,7 +32,7 @@ class Worth:
         sha256: of its weights.
         trained_on: name of the data it was trained on, where its record has it.
         accuracy: share of its own test images that it gives their label; None where it was never measured.
-        recall: share of real images to be forgotten that it puts into a forget class.
+        recall: share of real images to be forgotten, by rules, that it puts into a forget class.
         false_positives: share of real images to be retained that it puts into a forget class: a floor under UR.
         called_junk: share of real images to be retained that it calls junk: a floor under junk.
         junk_recall: share of each kind of junk, made from its test images, that it calls junk.
@@ -46,17 +46,22 @@ class Worth:
     called_junk: Rate
     junk_recall: dict[str, float]
 
-    def check(self) -> None:
-        """Raise UserError if the judge cannot tell the forgotten from the rest."""
+    @property
+    def tells(self) -> bool:
+        """Whether the judge can tell the forgotten from the rest."""
         enough = self.recall.value >= LEAST_RECALL
-        if enough and self.false_positives.value <= MOST_FALSE * self.recall.value:
+        return enough and self.false_positives.value <= MOST_FALSE * self.recall.value
+
+    def check(self, role: Role = "judge") -> None:
+        """Raise UserError if the judge cannot tell the forgotten from the rest."""
+        if self.tells:
             return
         origin = f" (trained on {self.trained_on})" if self.trained_on else ""
         raise UserError(
-            f"the judge{origin} cannot tell what is to be forgotten in these data: it finds {self.recall.value:.0%} of "
-            f"{self.recall.n} real images of it, and takes {self.false_positives.value:.0%} of the others for it; name "
-            "a judge that was trained on such data",
-            option="judge",
+            f"the {role}{origin} cannot tell what is to be forgotten in these data: it finds {self.recall.value:.0%} "
+            f"of {self.recall.n} real images of it, and takes {self.false_positives.value:.0%} of the others for it; "
+            f"name a {role} that was trained on such data",
+            option=role,
         )
 
     def corrected(self, hits: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -92,24 +97,27 @@ class Worth:
         rates = {key: Rate(**found[key]) for key in ("recall", "false_positives", "called_junk")}
         return cls(**{**found, **rates})
 
-    def __str__(self) -> str:
+    def text(self, role: Role = "judge") -> str:
+        """In words."""
         right = "never measured" if self.accuracy is None else f"{self.accuracy:.1%} of its test images right"
         return (
-            f"Judge {self.sha256[:12]}: {right}; finds {self.recall} of real images to be forgotten, takes "
-            f"{self.false_positives} of real retained ones for them and {self.called_junk} for junk"
+            f"{role.capitalize()} {self.sha256[:12]}: {right}; finds {self.recall} of real images to be forgotten, "
+            f"takes {self.false_positives} of real retained ones for them and {self.called_junk} for junk"
         )
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 def worth(judge: Judge, forget: Set[int], retained: Tensor, forgotten: Tensor) -> Worth:
     """From the judge's label values of real test images ``retained`` (N,) and ``forgotten`` (M,)."""
-    data = judge.record.get("data", {}).get("train", {})
 
     def share(verdicts: Tensor, labels: Set[int]) -> Rate:
         return wilson(sum(int((verdicts == label).sum()) for label in labels), len(verdicts))
 
     return Worth(
         sha256=weights_sha256(judge),
-        trained_on=data.get("name"),
+        trained_on=judge.trained_on,
         accuracy=judge.accuracy if "confusion" in judge.record else None,
         recall=share(forgotten, forget),
         false_positives=share(retained, forget),
@@ -124,10 +132,24 @@ def verdicts_on(judge: Judge, images: Images) -> Tensor:
 
 
 def worth_for(judge: Judge, request: Request, test: Images) -> Worth:
-    """From the test images themselves: the request says which of them, and of the judge's classes, are forgotten."""
-    chosen = request.mask(test)
+    """From the test images themselves: the request says which of them, and of the judge's classes, are forgotten.
+
+    Images that it names one by one are in neither set, as no class is theirs. Raises UserError where its rules select
+    none.
+    """
+    chosen = by_rules(request, test)
+    if not chosen.any():
+        raise UserError(
+            f"the rules of {request} select none of {test.name}, so no judge can be measured; use other data"
+        )
     verdicts = verdicts_on(judge, test)
-    return worth(judge, forget_classes(request, judge), verdicts[~chosen], verdicts[chosen])
+    return worth(judge, forget_classes(request, judge), verdicts[~request.mask(test)], verdicts[chosen])
+
+
+def by_rules(request: Request, images: Images) -> Tensor:
+    """Which images the rules of a request select: bool (N,)."""
+    rules = rules_of(request)
+    return rules.mask(images) if rules is not None else torch.zeros(len(images), dtype=torch.bool)
 
 
 def _not(rate: Rate) -> Rate:

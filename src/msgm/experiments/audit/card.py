@@ -37,7 +37,7 @@ def write_card(path: Path, found: Mapping[str, Any]) -> None:
         title=f"Audit of {found['model']}",
         answer=found["verdict"],
         sheets=[attacks_sheet(found), summary_sheet(found), every_sheet(found)],
-        notes=[RULE, *([STAND_IN] if found["stand_in"] else []), found["judge"]["text"]],
+        notes=[*found["notes"], RULE, *([STAND_IN] if found["stand_in"] else []), *_worths(found)],
     )
 
 
@@ -75,6 +75,11 @@ def every_sheet(found: Mapping[str, Any]) -> Sheet:
         for key, number in attack["numbers"]["model"].items()
     ]
     return Sheet(title="Every number", headings=("Attack", "Number", *_subjects(found)), rows=rows)
+
+
+def _worths(found: Mapping[str, Any]) -> list[str]:
+    """What the judge and the guide are worth."""
+    return [found[role]["text"] for role in ("judge", "guide") if found[role]]
 
 
 def _subjects(found: Mapping[str, Any]) -> list[str]:

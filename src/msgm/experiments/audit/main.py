@@ -25,9 +25,10 @@ from ...formats.tensors import weights_sha256
 from ...metrics.judge import Judge
 from ...metrics.judge_training import JudgeSettings, train_judge
 from ...metrics.measured import Measured
-from ...metrics.worth import worth_for
+from ...metrics.worth import Worth, worth_for
 from ...model.score import ScoreModel
 from ...processes import here
+from ...progress import note
 from ...report.page import commit
 from ...storage import write_json
 from ...training.loop import unlearn
@@ -44,6 +45,7 @@ STAND_IN = "unseen"
 FOLDERS = (PIECES, "models", "guide", "recovered")
 MADE = Making(kind="audit", names=(*FOLDERS, "audit.json", "audit.html"))
 GUIDE_SEED = 101
+UNGUIDED = "the guide that was trained cannot tell what is to be forgotten; name one"
 KEPT = 2000
 """Images of each set that the attacks draw from at most: they travel to other processes."""
 
@@ -83,7 +85,8 @@ def audit(
         out: folder for all of it; each piece is stored as it ends.
         retrained: models that never saw the forget set, by name. Without one the parent is fine-tuned on the retained
             images (`unseen`, by ``stand_in``): the cheapest honest stand-in, and named as such.
-        guide: another judge, for guidance; by default one is trained, briefly.
+        guide: another judge of the same classes, for guidance; by default one is trained, briefly, and where it cannot
+            tell the forgotten there is no verdict about guidance.
         other: images that have nothing to do with the data, for revival.
         budget: how much work.
         name: of the model, on the card.
@@ -99,24 +102,42 @@ def audit(
         command: for the record.
         progress: show bars.
 
-    Raises UserError, before any work: shapes, rules and judges that do not fit together, a judge that cannot tell what
-    is to be forgotten, an attack that there is none of, a folder to reuse that is no audit's.
+    A parent that is not the one of the model's record is noted. Raises UserError, before any work: shapes, rules and
+    judges that do not fit together, a judge or guide that cannot tell what is to be forgotten, a guide that is the
+    judge, images that lack classes to train one with, a retrained model that is the model or its parent, an attack
+    that there is none of, a folder to reuse that is no audit's or the one to write.
     """
     if unknown := set(attacks) - set(ATTACKS):
         raise UserError(f"no attack {', '.join(sorted(unknown))}; known: {', '.join(ATTACKS)}")
     if reuse is not None and not (reuse / PIECES).is_dir():
         raise UserError(f"{reuse} is not the folder of an audit: nothing was measured there")
+    if reuse is not None and reuse.resolve() == out.resolve():
+        raise UserError(f"{out} is to be written and reused; write into another folder, or resume", option="reuse")
     available(engine)
     forgotten, _ = check(model, judge, split.request, held.whole)
     check(against, judge, split.request, held.whole)
     worth = worth_for(judge, split.request, held.whole)
     worth.check()
+    lacking = set(judge.classes) - set(judge.labels(split.whole).tolist())
+    if guide is None and "guide" in attacks and lacking:
+        raise UserError(
+            f"{split.whole.name} has no images of the judge's classes {', '.join(map(str, sorted(lacking)))} to train "
+            "a guide with; name one, or leave that attack out",
+            option="guide",
+        )
+    guided = _guide_worth(guide, judge, split, held) if guide is not None else None
+    if guided is not None:
+        guided.check("guide")
+    hashes = {
+        key: weights_sha256(each.network) for key, each in {MODEL: model, PARENT: against, **(retrained or {})}.items()
+    }
+    notes = _lineage(model, hashes)
+    for each in notes if here().first else ():
+        note(each)
     identity = {
         **split.request.to_dict(), "data": split.digest, "held": held.digest, "judge": worth.sha256,
         "budget": asdict(budget), "show": show_recovered, "other": other.digest if other is not None else None,
-        "guide": weights_sha256(guide) if guide is not None else None,
-        "models": {key: weights_sha256(each.network) for key, each in
-                   {MODEL: model, PARENT: against, **(retrained or {})}.items()},
+        "guide": guided.sha256 if guided is not None else None, "models": hashes,
     }  # fmt: skip
     size = disk(model, (stand_in or UnlearnSettings()).steps) + 2 * SHOWN * len(attacks) * math.prod(model.shape)
     with opened(out, replace(MADE, identity=identity, size=size), resume=resume, overwrite=overwrite) as place:
@@ -130,6 +151,10 @@ def audit(
             others[STAND_IN] = _stand_in(against, split, out / "models" / STAND_IN, stand_in, command, progress)
         if guide is None and "guide" in attacks:
             guide = _guide(split, held, judge, out / "guide", progress)
+            guided = _guide_worth(guide, judge, split, held)
+        unguided = {} if guided is None or guided.tells else {"unguided": UNGUIDED}
+        if unguided:
+            guide = None
         subjects = {MODEL: model, PARENT: against, **others}
         facts = {
             **split.request.to_dict(), "data": split.digest, "held": held.digest, "judge": worth.sha256,
@@ -137,9 +162,10 @@ def audit(
             "other": other.digest if other is not None else None,
         }  # fmt: skip
         target = Target(
-            parent=against, train=_compact(split, budget.seed), held=_compact(held, budget.seed), column=judge.column,
+            parent=against, train=_compact(split, judge, budget.seed),
+            held=_compact(held, judge, budget.seed), column=judge.column,
             judge=judge, forgotten=frozenset(forgotten), kept=frozenset(judge.classes) - forgotten, guide=guide,
-            other=other, parent_share=0.0, budget=budget,
+            other=other, parent_share=0.0, budget=budget, **unguided,
         )  # fmt: skip
         how: dict[str, Any] = {
             "show": MODEL if show_recovered else None, "workers": workers, "engine": engine, "resume": resume,
@@ -157,7 +183,9 @@ def audit(
             "method": model.record.get("method", {}).get("name", "standard"),
             "weights_sha256": {subject: weights_sha256(each.network) for subject, each in subjects.items()},
             "facts": facts,
-            "judge": {**worth.to_dict(), "text": str(worth)},
+            "judge": {**worth.to_dict(), "text": worth.text()},
+            "guide": {**guided.to_dict(), "text": guided.text("guide")} if guided is not None else None,
+            "notes": notes,
             "budget": asdict(budget),
         }
         outcomes = [_outcome(ATTACKS[name], pieces, list(others), alone) for name, pieces in found.items()]
@@ -181,13 +209,16 @@ def _exactly(name: str, value: float) -> Measured:
     return Measured(name=name, value=value, low=value, high=value)
 
 
-def _compact(split: Split, seed: int) -> Split:
-    """At most `KEPT` images of each set, at random, and no others behind them."""
+def _compact(split: Split, judge: Judge, seed: int) -> Split:
+    """At most `KEPT` images of each set, at random, and no others behind them, labelled as the judge labels."""
     generator = torch.Generator().manual_seed(seed)
     parts = [p.select(torch.randperm(len(p), generator=generator)[:KEPT]) for p in (split.retain, split.forget)]
     both = parts[0].join(parts[1])
-    whole = Images.of(both.rows(), columns=both.columns, name=both.name, label_names=both.label_names)
-    return split.request.split(whole)
+    columns = {**both.columns, judge.column: judge.labels(both)}
+    whole, count = Images.of(both.rows(), columns=columns, name=both.name), len(parts[0])
+    return Split(
+        whole=whole, retain=whole.select(slice(count)), forget=whole.select(slice(count, None)), request=split.request
+    )
 
 
 def _stand_in(
@@ -202,11 +233,64 @@ def _stand_in(
     )  # fmt: skip
 
 
+def _classes(judge: Judge) -> list[tuple[int, str]]:
+    """The judge's classes with their names, in order."""
+    return sorted(zip(judge.classes, judge.names, strict=True))
+
+
+def _labelled(images: Images, judge: Judge) -> Images:
+    """Those of the classes that the judge knows, labelled as it labels."""
+    labels = judge.labels(images)
+    known = torch.isin(labels, torch.tensor(judge.classes))
+    columns = {**images.columns, judge.column: labels}
+    return replace(images.select(known), columns={name: values[known] for name, values in columns.items()})
+
+
+def _guide_worth(guide: Judge, judge: Judge, split: Split, held: Split) -> Worth:
+    """What a guide is worth. UserError for the judge itself, and for one of other images or classes than its."""
+
+    def about(each: Judge) -> str:
+        classes = ", ".join(f"{label} ({name})" for label, name in _classes(each))
+        return f"images of shape {each.shape} and {each.column} {classes}"
+
+    if about(guide) != about(judge):
+        raise UserError(
+            f"the guide knows {about(guide)}, the judge {about(judge)}; name a guide that was trained on such data",
+            option="guide",
+        )
+    found = worth_for(guide, split.request, held.whole)
+    if found.sha256 == weights_sha256(judge):
+        raise UserError(
+            "the guide is the judge, which would find what it has led to; name another, or leave it out", option="guide"
+        )
+    return found
+
+
+def _lineage(model: ScoreModel, hashes: Mapping[str, str]) -> list[str]:
+    """What is to be said of the parent; UserError for a retrained model that is the model or its parent."""
+    for name in hashes.keys() - {MODEL, PARENT}:
+        same = [subject for subject in (MODEL, PARENT) if hashes[subject] == hashes[name]]
+        if same:
+            raise UserError(
+                f"retrained model {name} has the weights of the {same[0]}; name one that never saw the forget set, or "
+                "leave it out",
+                option="retrained",
+            )
+    recorded = (model.record.get("parent") or {}).get("weights_sha256", hashes[PARENT])
+    if hashes[PARENT] in (recorded, hashes[MODEL]):
+        return []
+    return [
+        f"The parent ({hashes[PARENT][:12]}) is not the model that this one was made from by its record "
+        f"({recorded[:12]}): all that is said beside the parent holds of another model."
+    ]
+
+
 def _guide(split: Split, held: Split, judge: Judge, out: Path, progress: bool) -> Judge:
     """Another judge of the same classes, trained briefly from another seed; read where it is there already."""
     if here().told((out / "config.json").exists):
         return Judge.load(out)
-    settings = JudgeSettings(epochs=3, seed=GUIDE_SEED, width=8)
-    guide = train_judge(split.whole, held.whole, settings, column=judge.column, names=judge.names, progress=progress)
+    settings, names = JudgeSettings(epochs=3, seed=GUIDE_SEED, width=8), [name for _, name in _classes(judge)]
+    train, test = (_labelled(each.whole, judge) for each in (split, held))
+    guide = train_judge(train, test, settings, column=judge.column, names=names, progress=progress)
     guide.save(out)
     return guide

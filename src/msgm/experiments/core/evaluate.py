@@ -188,7 +188,7 @@ def evaluate(
         "name": name, "sampler": settings.build(model), "n": settings.n, "seed": settings.seed,
         "retained": test.select(~chosen), "forgotten": test.select(chosen), "progress": progress,
     }  # fmt: skip
-    subject = Drawn(**drawn) if judge is None else Subject(**drawn, judge=judge, forget=forget)
+    subject = Drawn(**drawn) if judge is None else Subject(**drawn, judge=judge, forget=forget, request=request)
     began, whole = time.monotonic(), stored is None or not stored.exists()
     found, judged = ({}, {}) if stored is None or whole else _read(stored)
     for measure in settings.measures(judge is not None):

@@ -24,7 +24,7 @@ from ...formats.tensors import weights_sha256
 from ...metrics import quantities
 from ...metrics.judge import Judge
 from ...metrics.measured import Measured
-from ...metrics.shares import by_class
+from ...metrics.shares import rules_of
 from ...metrics.worth import Worth, worth_for
 from ...model.score import Precision, ScoreModel
 from ...progress import Tick, bar
@@ -120,7 +120,7 @@ def inputs(task: Task) -> tuple[ScoreModel, Split, Images, Judge | None]:
     For a request without a rule there is no judge; one that names training images is measured on these.
     """
     model, request = task.reading.load(task.model), task.request
-    judge = Judge.load(task.judge) if by_class(request) else None
+    judge = Judge.load(task.judge) if rules_of(request) is not None else None
     test = task.data.open("train" if request.lists else "test")
     check(model, judge, request, test)
     return model, request.split(task.data.open()), test, judge

@@ -120,7 +120,8 @@ class Selection:
         self.settings, self.judge, self.steps = settings, judge, steps
         self.split, self.held_out = split.hold_out(settings.select_share, SEED)
         check(parent, judge, split.request, self.held_out)
-        worth_for(judge, split.request, self.held_out).check()
+        self.worth = worth_for(judge, split.request, self.held_out)
+        self.worth.check()
         self.out = Path(out) if out is not None and here().first else None
         self.rows: dict[int, Result] = {}
         self.kept = 0
@@ -170,6 +171,7 @@ class Selection:
                 "within_limits": within(self.rows[self.kept], self.rows[0], self.settings),
                 "stopped_early": self.stopped,
                 **self._held(),
+                "judge": self.worth.to_dict(),
                 "settings": asdict(self.settings),
                 "watched": [{"step": step, **row.to_dict()} for step, row in self.rows.items()],
             }
@@ -184,6 +186,10 @@ class Selection:
             return "" if within(row, self.rows[0], self.settings) else "over a limit"
 
         return [replace(row, method=verdict(step, row)) for step, row in self.rows.items()]
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"settings": asdict(self.settings), "judge": self.worth.sha256}
 
     def _held(self) -> dict[str, Any]:
         forget = int(self.split.request.mask(self.held_out).sum())
@@ -210,7 +216,7 @@ class Selection:
         if self.weights:
             write_tensors(self.out / WEIGHTS, self.weights)
         rows = {str(step): row.to_dict() for step, row in self.rows.items()}
-        write_json(self.out / WATCHED, {"settings": asdict(self.settings), "kept": self.kept, "rows": rows})
+        write_json(self.out / WATCHED, {**self._identity, "kept": self.kept, "rows": rows})
 
     def _read(self) -> None:
         """What the run had measured before it was interrupted, which may be more than its saved state knows of."""
@@ -220,8 +226,9 @@ class Selection:
 
     def _stored(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         stored = read_json(self.out / WATCHED) if self.out is not None else {}
-        if self.out is None or stored.get("settings") != asdict(self.settings):
-            raise UserError(f"{self.out} was begun with other settings of the selection; resume with the same")
+        if self.out is None or any(stored.get(key) != each for key, each in self._identity.items()):
+            changed = "another judge" if stored.get("settings") == asdict(self.settings) else "other settings"
+            raise UserError(f"{self.out} was begun with {changed} of the selection; resume with the same")
         return stored, read_tensors(self.out / WEIGHTS) if stored["kept"] else {}
 
 

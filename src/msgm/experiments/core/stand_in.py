@@ -9,6 +9,7 @@ from ...data.near import near
 from ...errors import UserError
 from ...metrics.judge import JUNK, Judge
 from ...metrics.shares import forget_classes
+from ...metrics.worth import LEAST_RECALL, by_rules, verdicts_on
 from ...model.score import ScoreModel
 from ...progress import bar
 from ...sampling import DPMSolver
@@ -24,7 +25,8 @@ def stand_in(
 
     The ``judge`` says which: a sample of a class to forget, or junk, is left out. Without one a sample is left out that
     looks like an image to forget (`data.near`): of anything else the model draws alike it knows nothing. Raises
-    UserError where the request leaves images to retain, for a judge of other images, and where no sample is left.
+    UserError where the request leaves images to retain, for a judge of other images or one that does not know those to
+    forget, and where no sample is left.
     """
     meant = int(request.mask(images).sum())
     if meant < len(images):
@@ -33,10 +35,8 @@ def stand_in(
         )
     if not 1 <= n <= MOST:
         raise UserError(f"samples to retain must be 1 or more, and at most {MOST}; got {n}")
-    if judge is not None and judge.shape != model.shape:
-        raise UserError(
-            f"the judge takes images of shape {judge.shape}, not {model.shape}; name another", option="judge"
-        )
+    if judge is not None:
+        _check(judge, model, images, request)
     with bar(f"{n} samples to retain", n, show=show) as tick:
         pixels = model.space.to_pixels(DPMSolver(model).sample(n, seed=seed, tick=tick)).cpu()
     if judge is None:
@@ -59,3 +59,18 @@ def stand_in(
         whole=whole, retain=whole.select(slice(len(images), None)), forget=whole.select(slice(len(images))),
         request=request, samples={"drawn": n, "seed": seed, "by": "judge" if judge is not None else "thumbnails"},
     )  # fmt: skip
+
+
+def _check(judge: Judge, model: ScoreModel, images: Images, request: Request) -> None:
+    if judge.shape != model.shape:
+        raise UserError(
+            f"the judge takes images of shape {judge.shape}, not {model.shape}; name another", option="judge"
+        )
+    verdicts = verdicts_on(judge, images.select(by_rules(request, images)))
+    found = torch.isin(verdicts, torch.tensor(sorted(forget_classes(request, judge)))).double().mean()
+    if found < LEAST_RECALL:
+        raise UserError(
+            f"the judge cannot tell what is to be forgotten: it finds {found:.0%} of {len(verdicts)} images of it; "
+            "name a judge that was trained on such data",
+            option="judge",
+        )
