@@ -92,6 +92,16 @@ def test_one_way_is_said(shelf: Path, tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "o").exists()
 
 
+def test_what_is_named_twice_counts_once(shelf: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "list.txt").write_text("left/04.png\nright/07.png\nleft/04.png\n")
+    for words, shown in (
+        (["--forget-index", "3,7,3"], "forget 2 rows: 3, 7: 2 of 40 images"),
+        (["--forget-list", str(tmp_path / "list.txt")], "forget 2 files: left/04.png, right/07.png: 2 of 40"),
+    ):
+        main(["request", "--data", str(shelf / "data"), *words])
+        assert shown in capsys.readouterr().out
+
+
 def test_all_copies_below_a_folder_are_meant(shelf: Path, tmp_path: Path, capsys) -> None:
     for i, place in enumerate(("train/0.png", "test/1.png", "2.png", "more/deep/3.png")):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)

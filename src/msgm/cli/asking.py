@@ -95,12 +95,12 @@ def _lines(file: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in read_text(file).splitlines()]
     if not any(lines):
         raise UserError(f"{file} names no image; write an image's name a line")
-    return tuple(line for line in lines if line)
+    return tuple(dict.fromkeys(line for line in lines if line))
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in text.split(","))
+        return tuple(dict.fromkeys(int(word) for word in text.split(",")))
     except ValueError:
         raise UserError(f"--forget-index wants row numbers with commas between, as 3,17; got {text!r}") from None
 
