@@ -39,6 +39,16 @@ def test_samples_that_the_judge_keeps_are_retained(sevens: Path) -> None:
     assert split.digest == images.digest
 
 
+def test_samples_of_what_was_forgotten_earlier_are_not_retained(sevens: Path) -> None:
+    model, images, judge = msgm.load("demo"), Source(str(sevens)).open(), Judge.load("demo")
+    asked = {"n": 60, "judge": judge, "seed": 3, "show": False}
+    split = stand_in(model, images, ForgetRequest("label == 7"), also=ForgetRequest("label in [0, 3]"), **asked)
+    told = judge.predict(split.retain.rows())
+    assert not torch.isin(told, torch.tensor([0, 3, 7, -1])).any()
+    without = stand_in(model, images, ForgetRequest("label == 7"), **asked)
+    assert torch.isin(judge.predict(without.retain.rows()), torch.tensor([0, 3])).any()
+
+
 def test_without_a_judge_what_looks_like_an_image_to_forget_is_left_out() -> None:
     model = msgm.load("demo")
     drawn = model.space.to_pixels(DPMSolver(model).sample(20, seed=0))

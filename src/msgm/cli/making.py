@@ -34,7 +34,7 @@ from ..process.sde import PROCESSES
 from ..processes import here
 from ..report.page import commit
 from ..report.results import Results
-from ..training.earlier import Earlier, forgetting
+from ..training.earlier import Earlier, before, forgetting
 from ..training.few import fitting, said
 from ..training.loop import train as fit
 from ..training.loop import unlearn as forget_in
@@ -257,7 +257,8 @@ def unlearn(
     else:
         ruled = rules_of(asked) is not None
         eye = judge_of(asked, judge_for(source, judge, "judge") if ruled else judge)
-        parted = stand_in(parent, images, asked, n=retain_samples, judge=eye, seed=settings.seed)
+        also = before(parent.record, images) if earlier == "forget" else None
+        parted = stand_in(parent, images, asked, n=retain_samples, judge=eye, seed=settings.seed, also=also)
         say([f"{len(parted.retain)} of {retain_samples} samples of the model stand in for images to retain"])
     split, ignored = forgetting(parted, parent.record, earlier)
     _, few = fitting(recipe, settings, split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...data import Images, Request, Split
+from ...data import Images, Request, Split, together
 from ...data.near import near
 from ...errors import UserError
 from ...metrics.judge import JUNK, Judge
@@ -19,14 +19,16 @@ MOST = 1_000_000
 
 
 def stand_in(
-    model: ScoreModel, images: Images, request: Request, *, n: int, judge: Judge | None, seed: int, show: bool = True
-) -> Split:
+    model: ScoreModel, images: Images, request: Request, *, n: int, judge: Judge | None, seed: int,
+    also: Request | None = None, show: bool = True,
+) -> Split:  # fmt: skip
     """The images to forget, and of ``n`` samples of the model those that are none of them, to retain.
 
     The ``judge`` says which: a sample of a class to forget, or junk, is left out. Without one a sample is left out that
-    looks like an image to forget (`data.near`): of anything else the model draws alike it knows nothing. Raises
-    UserError where the request leaves images to retain, for a judge of other images or one that does not know those to
-    forget, and where no sample is left.
+    looks like an image to forget (`data.near`): of anything else the model draws alike it knows nothing. ``also`` is
+    what was to be forgotten earlier: a judge leaves out samples of its classes, too. Raises UserError where the request
+    leaves images to retain, for a judge of other images or one that does not know those to forget, and where no sample
+    is left.
     """
     meant = int(request.mask(images).sum())
     if meant < len(images):
@@ -39,10 +41,11 @@ def stand_in(
         _check(judge, model, images, request)
     with bar(f"{n} samples to retain", n, show=show) as tick:
         pixels = model.space.to_pixels(DPMSolver(model).sample(n, seed=seed, tick=tick)).cpu()
+    every = request if also is None else together(request, also)
     if judge is None:
         bad = near(Images.of(pixels, name="samples"), images)
     else:
-        bad = torch.isin(judge.predict(pixels), torch.tensor([JUNK, *forget_classes(request, judge)]))
+        bad = torch.isin(judge.predict(pixels), torch.tensor([JUNK, *forget_classes(every, judge)]))
     kept = pixels[~bad]
     if not len(kept):
         raise UserError(f"of {n} samples none is left to retain; take more of them, or give images to retain")
