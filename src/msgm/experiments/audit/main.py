@@ -109,10 +109,10 @@ def audit(
     """
     if unknown := set(attacks) - set(ATTACKS):
         raise UserError(f"no attack {', '.join(sorted(unknown))}; known: {', '.join(ATTACKS)}")
-    if reuse is not None and not (reuse / PIECES).is_dir():
-        raise UserError(f"{reuse} is not the folder of an audit: nothing was measured there")
     if reuse is not None and reuse.resolve() == out.resolve():
         raise UserError(f"{out} is to be written and reused; write into another folder, or resume", option="reuse")
+    if reuse is not None and not (reuse / PIECES).is_dir():
+        raise UserError(f"{reuse} is not the folder of an audit: nothing was measured there")
     available(engine)
     forgotten, _ = check(model, judge, split.request, held.whole)
     check(against, judge, split.request, held.whole)
