@@ -1,6 +1,6 @@
 """Fill the table of judges in docs/judges.md: python scripts/make_judges.py celeba-bangs=runs/bangs-64/config.json ...
 
-What each config.json says of the judge's data, settings and errors goes into docs/results/judges.json, by the name
+What each config.json says of the judge's data, settings and errors goes into docs/judges.json, by the name
 before the =. Without a file the page is made again from it, and with --check nothing is written: the exit status says
 whether the page is up to date.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from blocks import ROOT, fill, table
 
-STORED = ROOT / "docs/results/judges.json"
+STORED = ROOT / "docs/judges.json"
 KEPT = ("confusion", "settings", "versions", "command")
 
 

@@ -173,7 +173,7 @@ def main() -> int:
     for folder in [Path(word) for word in sys.argv[1:] if word != "--check"]:
         (STORED / f"{folder.name}.json").write_text((folder / "results.json").read_text())
     stored = {path.stem: json.loads(path.read_text()) for path in STORED.glob("*.json")}
-    audits = {name: results for name, results in stored.items() if "evaluation" in results.get("budget", {})}
+    audits = {name: results for name, results in stored.items() if "evaluation" in results["budget"]}
     if not check:
         parent, *compared = map(Result.from_dict, audits["sweep"]["rows"])
         with TemporaryDirectory() as scratch:
