@@ -154,11 +154,10 @@ def vacant(out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
 def _alive(process: str) -> bool:
     """Whether a process of this number runs here."""
     try:
-        os.kill(int(process), 0)
+        with suppress(PermissionError):  # there, and another user's
+            os.kill(int(process), 0)
     except (ValueError, ProcessLookupError):
         return False
-    except PermissionError:
-        pass
     return True
 
 
