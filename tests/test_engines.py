@@ -1,4 +1,4 @@
-"""What is tested of engines, in a process of its own: Ray ends the process that uses it where one of its daemons dies."""
+"""Tests of engines, in a process of their own: Ray ends the process that uses it where one of its daemons dies."""
 
 import subprocess
 import sys
