@@ -12,7 +12,7 @@ from torch import Tensor
 from msgm.attacks.target import Budget
 from msgm.cli import auditing
 from msgm.cli.main import main
-from msgm.forgetting.methods import DEFAULT, METHODS, Method, erasediff, salun, standard, steer
+from msgm.forgetting.methods import DEFAULT, METHODS, Method, erasediff, moderate, salun, standard
 from msgm.likelihood import log_likelihood, variational_bound
 from msgm.process.sde import DDPM
 from msgm.processes import here, joined
@@ -23,7 +23,7 @@ from msgm.training.settings import TrainSettings, UnlearnSettings
 
 NAMES = dict.fromkeys((DEFAULT, "deflect", "orthogonal", "siss"))
 RUNS: dict[str, Method] = {name: METHODS[name]() for name in NAMES} | {
-    "steer": steer(steps=20),  # prepares a classifier
+    "moderate": moderate(steps=20),  # prepares a classifier, and recalls
     "salun": salun(),  # prepares a mask
     "erasediff": erasediff(),  # draws noise of its own, and looks ahead
 }

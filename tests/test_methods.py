@@ -30,6 +30,7 @@ def test_every_recipe_builds_under_its_own_name() -> None:
     built = [recipe() for recipe in METHODS.values()]
     names = ["standard", "unseen", "orthogonal", "obtuse", "erasediff", "neggrad", "neggrad-plus", "salun", "sfron"]
     names += ["selective-amnesia", "siss", "munba", "retrack", "esd", "vdu", "reweight", "redirect", "deflect", "steer"]
+    names += ["moderate"]
     assert [m.name for m in built] == list(METHODS) == names
     assert DEFAULT in METHODS
     assert all(recipe.__doc__ for recipe in METHODS.values()) and all(m.paper for m in built)
@@ -61,6 +62,7 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
             "contrast",
             "margin",
             "reach",
+            "recall",
         ),
         7.0,
     )  # fmt: skip
@@ -96,7 +98,7 @@ def test_what_each_recipe_needs_is_said() -> None:
     assert unbounded == {"neggrad", "neggrad-plus", "sfron", "siss", "vdu"}
     assert methods.neggrad(form="bounded").bounded and not methods.obtuse(form="literal").bounded
     fine_tunes = {name for name, recipe in METHODS.items() if recipe().fine_tunes}
-    assert fine_tunes == {"salun", "sfron", "selective-amnesia", "esd", "vdu", "deflect", "steer"}
+    assert fine_tunes == {"salun", "sfron", "selective-amnesia", "esd", "vdu", "deflect", "steer", "moderate"}
     assert methods.siss().needs == ["forget set", "pairs"] and methods.reweight().needs == ["a judge"]
     assert methods.vdu().needs == ["forget set", "several checkpoints"] and methods.unseen().needs == []
 
@@ -147,6 +149,7 @@ QUICK = {
     "selective-amnesia": {"samples": 4},
     "esd": {"steps": 3},
     "steer": {"steps": 3},
+    "moderate": {"steps": 3},
     "vdu": {"checkpoints": 2, "gap": 2},
 }
 

@@ -16,7 +16,7 @@ from msgm.forgetting.batch import Noised
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.methods import Method
 from msgm.forgetting.steer import Steer, Steered
-from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal
+from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect
 from msgm.forgetting.windows import Windows
 from msgm.model.precondition import Noise
 from msgm.model.score import ScoreModel
@@ -48,6 +48,11 @@ OBJECTIVES = {
         0.6, Windows(above=Steer(margin=4.0, reach=1e6), below=Orthogonal(), at=0.7, share=2.0)
     ),
     "steer-over-what-is-sure": steer(0.6, Windows(above=FREE, below=Orthogonal(), at=0.7, sure=2.0)),
+    "redirect": steer(0.6, Redirect(low=0.0, contrast=1.5)),
+    "recalled-over-steer-over-orthogonal": steer(
+        0.6,
+        Windows(above=Redirect(contrast=0.7), below=Windows(above=FREE, below=Orthogonal(), at=0.25, sure=2.0), at=1.1),
+    ),
     "obtuse-over-steer": steer(0.6, Windows(above=Obtuse(window=2.0), below=FREE, at=0.7)),
 }
 SHARE = 0.3
@@ -58,6 +63,8 @@ def known(term: ForgetTerm | None, sde: SDE) -> ForgetTerm | None:
     """The term with the exact model of all data and the exact P(forget | x_t), where it needs them."""
     if isinstance(term, Windows):
         return replace(term, above=known(term.above, sde), below=known(term.below, sde))
+    if isinstance(term, Redirect):
+        return replace(term, denoiser=lambda y, ratio: denoised(y, ratio, sde))
     if not isinstance(term, Steer):
         return term
     both = GaussianMixture([*(RETAIN.weights * (1 - SHARE)), SHARE], torch.cat([RETAIN.means, FORGET.means]))
@@ -71,6 +78,12 @@ def known(term: ForgetTerm | None, sde: SDE) -> ForgetTerm | None:
         margin=term.margin, reach=term.reach, weighting=term.weighting, low=term.low, high=term.high, log_odds=log_odds,
         before=both.as_model(sde),
     )  # fmt: skip
+
+
+def denoised(y: Tensor, ratio: Tensor, sde: SDE) -> Tensor:
+    """The retained mixture's own denoised point."""
+    t = sde.time(ratio.log())
+    return y - expand(ratio, y) * RETAIN.noise(expand(sde.alpha(t), y) * y, sde, t)
 
 
 def posterior_sample(mixture: GaussianMixture, x: Tensor, sde: SDE, t: Tensor, n: int, seed: int) -> Tensor:
@@ -192,6 +205,6 @@ def test_every_fourth_step_is_a_quarter_of_the_weight() -> None:
 
 def test_optima_that_are_not_known_are_refused() -> None:
     apart = replace(methods.orthogonal(), combine=Weighted(alpha=0.99, every=4, separate=True))
-    for method in (methods.standard(), methods.redirect(), apart):
+    for method in (methods.standard(), methods.retrack(), methods.deflect(), apart):
         with pytest.raises(UserError, match=method.name):
             optimum(method, RETAIN, FORGET, VESDE())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from msgm.errors import UserError
 from msgm.forgetting import methods
-from msgm.forgetting.batch import Noised
+from msgm.forgetting.batch import Noised, Recalled
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.deflect import Deflect, Deflected
 from msgm.forgetting.expert import AwayFrom, Expert
@@ -114,9 +114,9 @@ def test_every_term_has_the_same_windows(name: str) -> None:
     retained = normal(10, 2, seed=3)
 
     def value(term: ForgetTerm) -> float:
-        return term(replace(given, generator=torch.Generator().manual_seed(0), retained=retained)).item()
+        return term(replace(given, generator=torch.Generator().manual_seed(0), retained=Recalled(retained))).item()
 
-    each = term.each(replace(given, generator=torch.Generator().manual_seed(0), retained=retained))
+    each = term.each(replace(given, generator=torch.Generator().manual_seed(0), retained=Recalled(retained)))
     assert value(term) == pytest.approx(float(each.mean()))
     assert value(replace(term, low=0.1, high=10.0)) == pytest.approx(float(each[1:3].sum()) / 4)
     smooth = each / (1 + (ratio / 2.0) ** 4)
@@ -211,7 +211,7 @@ def redirected(term: Redirect, seed: int = 0, n: int = 40) -> tuple[Noised, Tens
     eps = normal(6, 3, seed=2)
     given = batch(sde, sde.marginal(normal(6, 3, seed=1), t, eps), t, eps, eps)
     given = replace(given, generator=torch.Generator().manual_seed(seed))
-    found = term.denoised(replace(given, retained=retained), given.x)
+    found = term.denoised(replace(given, retained=Recalled(retained)), given.x)
     return given, retained, found
 
 
@@ -252,7 +252,7 @@ def test_retrack_is_the_error_of_the_noise() -> None:
     given, retained, _ = redirected(PLAIN())
     given = replace(given, predicted=normal(6, 3, seed=5))
     expected = (given.predicted - brute_target(given, retained)).square().mean()
-    close(PLAIN(weighting="noise")(replace(given, retained=retained)), expected)
+    close(PLAIN(weighting="noise")(replace(given, retained=Recalled(retained))), expected)
     assert methods.retrack().forget == PLAIN(weighting="noise", neighbours=10, near="image")
     assert methods.retrack().combine == Weighted(alpha=0.98, every=1)
     with pytest.raises(UserError, match="contrast must be 0 or more"):

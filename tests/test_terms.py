@@ -10,7 +10,7 @@ from oracle import RETAIN, SDES, TOY, gaussian_model
 from torch import Tensor
 
 from msgm.experiments.exact.mixture import GaussianMixture
-from msgm.forgetting.batch import Noised
+from msgm.forgetting.batch import Noised, Recalled
 from msgm.forgetting.combine import Weighted
 from msgm.forgetting.terms import Denoising, ForgetTerm, Obtuse, Orthogonal, Redirect, UniformTarget
 from msgm.model.precondition import PRECONDITIONS
@@ -172,7 +172,7 @@ def test_denoising_weights() -> None:
 @pytest.mark.parametrize("weighting", ["noise", "edm"])
 def test_processes_have_the_same_losses_for_the_same_prediction(weighting: str) -> None:
     x0, eps, noise = normal(8, 1, 3, 3), normal(8, 1, 3, 3, seed=1), normal(8, 1, 3, 3, seed=2)
-    retained = normal(20, 1, 3, 3, seed=3)
+    retained = Recalled(normal(20, 1, 3, 3, seed=3))
     log_ratio = torch.linspace(-3, 3, 8, dtype=torch.float64)
     found = {}
     for name, sde in SDES.items():
@@ -180,7 +180,10 @@ def test_processes_have_the_same_losses_for_the_same_prediction(weighting: str) 
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
         terms = (Orthogonal(), Orthogonal(form="inner"), Obtuse(form="literal"), PLAIN(), PLAIN(low=0.3, high=2))
         found[name] = torch.stack(
-            [Denoising(weighting=weighting)(given), *(term(replace(given, retained=retained)) for term in terms)]
+            [
+                Denoising(weighting=weighting)(given),
+                *(term(replace(given, retained=retained)) for term in terms),
+            ]
         )  # type: ignore[arg-type]
     for name in SDES:
         torch.testing.assert_close(found[name], found["ve"], rtol=1e-7, atol=1e-9)
@@ -258,9 +261,9 @@ def test_redirects_target_is_the_exact_denoisers_noise(sde: SDE) -> None:
     t = sde.time(torch.linspace(-2.5, 2.5, 6, dtype=torch.float64))
     x = sde.marginal(x0, t, eps)
     target = brute_target(batch(sde, x, t, eps, eps), retained)
-    assert float(PLAIN()(replace(batch(sde, x, t, eps, target), retained=retained))) < 1e-16
+    assert float(PLAIN()(replace(batch(sde, x, t, eps, target), retained=Recalled(retained)))) < 1e-16
     noise = normal(6, 1, 2, 2, seed=3).requires_grad_()
-    loss = PLAIN()(replace(batch(sde, x, t, eps, noise), retained=retained))
+    loss = PLAIN()(replace(batch(sde, x, t, eps, noise), retained=Recalled(retained)))
     given = batch(sde, x, t, eps, noise)
     ratio = given.ratio.view(-1, 1, 1, 1)
     denoised, exact = (
@@ -280,7 +283,7 @@ def test_redirects_target_is_the_minimiser_of_retraining_on_points() -> None:
     eps = normal(5, 3, seed=2)
     x = sde.marginal(normal(5, 3, seed=1), t, eps)
     exact = GaussianMixture(torch.ones(9), retained, 1e-7).noise(x, sde, t)
-    assert float(PLAIN()(replace(batch(sde, x, t, eps, exact), retained=retained))) < 1e-12
+    assert float(PLAIN()(replace(batch(sde, x, t, eps, exact), retained=Recalled(retained)))) < 1e-12
 
 
 def test_redirect_keeps_only_its_noise_levels() -> None:
@@ -290,7 +293,7 @@ def test_redirect_keeps_only_its_noise_levels() -> None:
     x, retained = sde.marginal(normal(4, 1, 2, 2, seed=2), t, eps), normal(10, 1, 2, 2, seed=3)
 
     def value(term: Redirect, rows: slice = slice(None)) -> float:
-        return float(term(replace(batch(sde, x[rows], t[rows], eps[rows], noise[rows]), retained=retained)))
+        return float(term(replace(batch(sde, x[rows], t[rows], eps[rows], noise[rows]), retained=Recalled(retained))))
 
     each = [value(PLAIN(), slice(i, i + 1)) for i in range(4)]
     assert min(each) > 0
@@ -311,7 +314,7 @@ def test_redirect_agrees_with_the_retain_loss_at_high_noise() -> None:
         given = batch(sde, sde.marginal(x0, t, eps), t, eps, noise)
         error = (noise - eps).flatten(1).square().mean(1)
         retain = (error * (given.ratio / given.model.sigma_data).square()).mean()
-        gaps.append(abs(float(PLAIN()(replace(given, retained=retained)) / retain) - 1))
+        gaps.append(abs(float(PLAIN()(replace(given, retained=Recalled(retained))) / retain) - 1))
     assert gaps[2] < 0.01 and gaps[2] < gaps[0]
 
 
@@ -325,7 +328,7 @@ def test_redirect_is_bounded_where_its_target_is_not() -> None:
     assert brute_target(given, retained).abs().max() > 100
     # The zero prediction denoises x to itself; every D* is a mean of retained images.
     farthest = max(float((x - image).flatten(1).square().mean(1).max()) for image in retained)
-    assert float(PLAIN()(replace(given, retained=retained))) <= farthest / given.model.sigma_data**2
+    assert float(PLAIN()(replace(given, retained=Recalled(retained)))) <= farthest / given.model.sigma_data**2
 
 
 def test_terms_read_a_model_in_double_precision_and_single() -> None:
@@ -337,6 +340,8 @@ def test_terms_read_a_model_in_double_precision_and_single() -> None:
     x, retained = sde.marginal(clean, t, eps), 0.3 * normal(12, 1, 2, 2, seed=2)
     noise = model.noise(x, t)
     for term in (Orthogonal(), Orthogonal(form="inner"), Orthogonal(form="literal"), Obtuse(), PLAIN()):
-        double = term(replace(batch(sde, x, t, eps, noise), retained=retained))
-        single = term(replace(batch(sde, x.float(), t.float(), eps.float(), noise.float()), retained=retained.float()))
+        double = term(replace(batch(sde, x, t, eps, noise), retained=Recalled(retained)))
+        single = term(
+            replace(batch(sde, x.float(), t.float(), eps.float(), noise.float()), retained=Recalled(retained.float()))
+        )
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -25,7 +26,7 @@ class Noised:
     `uniform`, so that an image meets the same ones whichever process has it.
     ``weight`` (B,) is what each retained image counts, ``progress`` the share of the run that is done, and ``pair``
     the other half of the step: the forget images at the same times and with the same eps, or the retained ones.
-    ``retained`` (N, *) are all retained images in the model's space, for a term that `recalls` them.
+    ``retained`` are the retained images, for a term that `recalls` them.
     """
 
     x: Tensor
@@ -37,7 +38,7 @@ class Noised:
     weight: Tensor | None = None
     progress: float = 0.0
     pair: Noised | None = None
-    retained: Tensor | None = None
+    retained: Recalled | None = None
     share: Share | None = None
 
     def uniform(self) -> Tensor:
@@ -78,6 +79,18 @@ class Rows(Protocol):
 def everything(data: Rows) -> Tensor:
     """All rows at once."""
     return data[torch.arange(len(data), device=data.device)]
+
+
+@dataclass(frozen=True, eq=False)
+class Recalled:
+    """Images (N, *) in the model's space for a term that asks for them at every step: ``all``, which are then held in
+    memory, or some of their ``rows``."""
+
+    rows: Rows
+
+    @cached_property
+    def all(self) -> Tensor:
+        return self.rows if isinstance(self.rows, Tensor) else everything(self.rows)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

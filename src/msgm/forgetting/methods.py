@@ -307,7 +307,7 @@ def steer(
     at: float = 0.6,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
-    """Steered away by a classifier above the noise level ``at``, forbidden below it.
+    """Steered away by a classifier above the noise level ``at``, forbidden below it; nothing is recalled.
 
     Args:
         margin: how far beyond the retained score to steer.
@@ -321,11 +321,40 @@ def steer(
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
+def moderate(
+    *,
+    alpha: float = 0.7,
+    every: int = Weighted.every,
+    recall: float = 3.0,
+    contrast: float = Redirect.contrast,
+    subset: int = 4096,
+    margin: float = Steer.margin,
+    reach: float = Steer.reach,
+    at: float = 0.6,
+    steps: int = ClassifierSettings.steps,
+) -> Method:
+    """The retained images' score at high noise, steered away where a path is undecided, forbidden below; the default.
+
+    Args:
+        recall: noise level sigma/alpha above which the retained images are recalled.
+        contrast: how far beyond their score to aim there.
+        subset: retained images that are recalled in a step.
+        margin: how far beyond the retained score to steer.
+        reach: how far, at most, in units of sigma_data.
+        at: noise level below which to forbid.
+        steps: of the classifier's training.
+    """
+    steered = Steer(margin=margin, reach=reach, classifier=ClassifierSettings(steps=steps))
+    below = Windows(above=steered, below=Orthogonal(), at=at, share=0.25, sure=2.0)
+    term = Windows(above=Redirect(contrast=contrast, subset=subset), below=below, at=recall)
+    return Method(name="moderate", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
+
+
 _OWN: dict[str, Callable[..., Method]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         standard, unseen, orthogonal, obtuse, erasediff, neggrad, neggrad_plus, salun, sfron, selective_amnesia, siss,
-        munba, retrack, esd, vdu, reweight, redirect, deflect, steer,
+        munba, retrack, esd, vdu, reweight, redirect, deflect, steer, moderate,
     )
 }  # fmt: skip
 METHODS = Known("msgm.methods", _OWN)

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..model.vectors import flat, gradient
 from ..progress import bar
 from ..sampling import Heun
-from .batch import Joined, Start, everything
+from .batch import Joined, Recalled, Start
 from .prepare import fine_tuned, fisher
 from .terms import ForgetTerm
 
@@ -93,7 +93,7 @@ class Saliency:
 
     def prepare(self, start: Start, term: ForgetTerm) -> Mask:
         model, total = start.copy(), torch.zeros_like(flat(start.model))
-        retained = everything(start.retain) if term.recalls else None
+        retained = Recalled(start.retain) if term.recalls else None
         rounds = min(self.batches, -(-len(start.forget) // start.batch))
         with bar("Saliency of the weights", rounds, show=start.show) as tick:
             for _ in range(rounds):

@@ -100,7 +100,7 @@ class ForgetTerm(ABC):
 
     @property
     def recalls(self) -> bool:
-        """Whether it must have all retained images before it, at every step (`Noised.retained`)."""
+        """Whether it must have the retained images before it, at every step (`Noised.retained`)."""
         return False
 
     @property
@@ -315,8 +315,10 @@ class Redirect(ForgetTerm):
         retained = batch.retained
         if retained is None:
             raise UserError("redirect recalls the retained images, and they are not given; use unlearn or train")
-        if 0 < self.subset < len(retained):
-            chosen = torch.randperm(len(retained), generator=batch.generator, device=batch.drawn_on)[: self.subset]
-            retained = retained[chosen.to(retained.device)]
+        if 0 < self.subset < (count := len(retained.rows)):
+            chosen = torch.randperm(count, generator=batch.generator, device=batch.drawn_on)[: self.subset]
+            images = retained.rows[chosen.to(retained.rows.device)]
+        else:
+            images = retained.all
         centre = y - expand(ratio, y) * batch.eps if self.near == "image" else None
-        return exact_denoiser(y, ratio, retained, neighbours=self.neighbours, centre=centre)
+        return exact_denoiser(y, ratio, images, neighbours=self.neighbours, centre=centre)

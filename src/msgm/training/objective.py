@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..forgetting.batch import Noised, Start, everything
+from ..forgetting.batch import Noised, Recalled, Start
 from ..forgetting.methods import Method
 from ..forgetting.regularise import Prepared
 from ..model.score import ScoreModel
@@ -89,10 +89,10 @@ class Objective:
         }
 
     @cached_property
-    def retained(self) -> Tensor | None:
-        """All retained rows in model space, for a term that recalls them; else nothing is held."""
+    def retained(self) -> Recalled | None:
+        """The retained rows, for a term that recalls them."""
         recalls = self.method.forget is not None and self.method.forget.recalls
-        return everything(self.retain) if recalls else None
+        return Recalled(self.retain) if recalls else None
 
     def due(self, step: int) -> bool:
         """Whether the forget loss takes part in this step."""

@@ -12,6 +12,7 @@ loss ``alpha p_g E_g[L_g] + (1 - alpha) p_f E_f[L_f]`` is a function of the pred
     obtuse, windowed          the minimiser of a convex function of the plane, by Newton's method (`_windowed`)
     steer, exact classifier   (m_g + k v (e_0 + p)) / (1 + k v), e_0 = P_g m_g + P_f m_f, p = (1 + m) P_f (m_g - m_f),
                               cut to its reach, v = (r / sigma_data)^2 or 1, m its margin
+    redirect, exact denoiser  (m_g + k v (m_g + c (m_g - m_f))) / (1 + k v), c its contrast
     windows                   that of the term which acts at this noise level; the lower one with its weight times
                               P_f^sure
 
@@ -29,7 +30,7 @@ from ...errors import UserError
 from ...forgetting.combine import Weighted
 from ...forgetting.methods import Method
 from ...forgetting.steer import Steer
-from ...forgetting.terms import ForgetTerm, Obtuse, Orthogonal, UniformTarget
+from ...forgetting.terms import ForgetTerm, Obtuse, Orthogonal, Redirect, UniformTarget
 from ...forgetting.windows import Windows
 from ...model.score import ScoreModel
 from ...process.sde import SDE
@@ -63,6 +64,8 @@ def optimum(
 def _known(term: ForgetTerm) -> bool:
     if isinstance(term, Windows):
         return _known(term.above) and _known(term.below)
+    if isinstance(term, Redirect):
+        return not (term.subset or term.neighbours)
     return isinstance(term, UniformTarget | Orthogonal | Obtuse | Steer)
 
 
@@ -82,8 +85,11 @@ def _noise(
         return torch.where((ratio < term.at).expand(len(x))[:, None], below, above)
     m = retain.noise(x, sde, t)
     k = (weight * odds.exp())[:, None]
+    level = (ratio / SIGMA_DATA).expand(len(x))[:, None]
+    if isinstance(term, Redirect):
+        kv = k * level.square() if term.weighting == "image" else k
+        return (m + kv * (m + term.contrast * (m - forget.noise(x, sde, t)))) / (1 + kv)
     if isinstance(term, Steer):
-        level = (ratio / SIGMA_DATA).expand(len(x))[:, None]
         away = torch.sigmoid(odds + prior)[:, None] * (m - forget.noise(x, sde, t))
         push = (1 + term.margin) * away
         size = level * push.square().mean(1, keepdim=True).sqrt()
