@@ -292,7 +292,7 @@ def deflect(
     low: float = Deflect.low,
     high: float = Deflect.high,
 ) -> Method:
-    """What the model said at the forget points, moved away from them; the default."""
+    """What the model said at the forget points, moved away from them."""
     term = Deflect(contrast=contrast, low=low, high=high)
     return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
@@ -323,7 +323,7 @@ def steer(
 
 def moderate(
     *,
-    alpha: float = 0.7,
+    alpha: float = 0.6,
     every: int = Weighted.every,
     recall: float = 3.0,
     contrast: float = Redirect.contrast,
@@ -359,7 +359,7 @@ _OWN: dict[str, Callable[..., Method]] = {
 }  # fmt: skip
 METHODS = Known("msgm.methods", _OWN)
 """Ours, and those of other packages."""
-DEFAULT = "deflect"
+DEFAULT = "moderate"
 
 AUTHORS: dict[str, dict[str, Any]] = {
     # The released code fixes the weight of the forget loss at 0.1 beside 1 for the retain loss.
