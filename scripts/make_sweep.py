@@ -23,7 +23,7 @@ from msgm.report.pictures import write_figure
 from msgm.report.results import Result, Results
 from msgm.report.tables import judged_sheets
 
-PAGES = ("sweep.md", "deflect.md", "steer.md", "redirect.md")
+PAGES = ("sweep.md", "deflect.md", "moderate.md", "redirect.md")
 STORED = ROOT / "docs/results"
 ASKED = (DEFAULT, "steer")
 """Of which the pages say how they meet what is asked of a default."""

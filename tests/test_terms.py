@@ -244,6 +244,33 @@ def test_the_uniform_target_is_one_half_and_drawn_from_the_batchs_generator() ->
     torch.testing.assert_close(gradient, at.detach() - 0.5, rtol=0, atol=error)
 
 
+def test_of_a_subset_only_its_rows_are_asked_for() -> None:
+    """So that more retained images than the memory holds can be recalled; all of them are held once."""
+
+    class Asked:
+        device = torch.device("cpu")
+
+        def __init__(self) -> None:
+            self.images, self.asked = normal(50, 1, 2, 2), list[int]()
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def __getitem__(self, index: Tensor) -> Tensor:
+            self.asked.append(len(index))
+            return self.images[index]
+
+    sde, rows = VESDE(), Asked()
+    t, eps = torch.full((3,), 0.5, dtype=torch.float64), normal(3, 1, 2, 2, seed=1)
+    given = batch(sde, sde.marginal(normal(3, 1, 2, 2, seed=2), t, eps), t, eps, eps)
+    given = replace(given, retained=Recalled(rows), generator=torch.Generator().manual_seed(0))
+    PLAIN(subset=8)(given)
+    assert rows.asked == [8]
+    found = [PLAIN()(given), PLAIN()(given)]
+    assert rows.asked == [8, 50]
+    torch.testing.assert_close(found, 2 * [PLAIN()(replace(given, retained=Recalled(rows.images)))])
+
+
 def brute_target(given: Noised, retained: Tensor) -> Tensor:
     """eps* image by image from the definition, on alpha-scaled images as METHOD writes it."""
     rows = []

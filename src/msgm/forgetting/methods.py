@@ -297,6 +297,11 @@ def deflect(
     return Method(name="deflect", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
+def _over_orthogonal(steered: Steer, at: float) -> Windows:
+    """Below ``at``, what the classifier is sure of is forbidden."""
+    return Windows(above=steered, below=Orthogonal(), at=at, share=0.25, sure=2.0)
+
+
 def steer(
     *,
     alpha: float = 0.7,
@@ -317,7 +322,7 @@ def steer(
         steps: of the classifier's training.
     """
     above = Steer(margin=margin, reach=reach, high=high, classifier=ClassifierSettings(steps=steps))
-    term = Windows(above=above, below=Orthogonal(), at=at, share=0.25, sure=2.0)
+    term = _over_orthogonal(above, at)
     return Method(name="steer", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
@@ -345,8 +350,8 @@ def moderate(
         steps: of the classifier's training.
     """
     steered = Steer(margin=margin, reach=reach, classifier=ClassifierSettings(steps=steps))
-    below = Windows(above=steered, below=Orthogonal(), at=at, share=0.25, sure=2.0)
-    term = Windows(above=Redirect(contrast=contrast, subset=subset), below=below, at=recall)
+    recalled = Redirect(contrast=contrast, subset=subset)
+    term = Windows(above=recalled, below=_over_orthogonal(steered, at), at=recall)
     return Method(name="moderate", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
