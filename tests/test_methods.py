@@ -47,7 +47,7 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
     record = json.loads(json.dumps(recipe().to_dict(), allow_nan=False))
     assert record["name"] == name and record == recipe().to_dict()
     counts = dict.fromkeys(("every", "samples", "neighbours", "subset", "steps", "checkpoints", "gap", "inner"), 9)
-    shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share", "at"), 0.123)
+    shares = dict.fromkeys(("alpha", "low", "keep", "mix", "share", "at", "recall"), 0.123)
     numbers = dict.fromkeys(
         (
             "window",
@@ -62,7 +62,6 @@ def test_records_are_json_and_tell_settings_apart(name: str) -> None:
             "contrast",
             "margin",
             "reach",
-            "recall",
         ),
         7.0,
     )  # fmt: skip

@@ -331,27 +331,21 @@ def moderate(
     alpha: float = 0.6,
     every: int = Weighted.every,
     recall: float = 3.0,
-    contrast: float = Redirect.contrast,
-    subset: int = 4096,
     margin: float = Steer.margin,
-    reach: float = Steer.reach,
     at: float = 0.6,
     steps: int = ClassifierSettings.steps,
 ) -> Method:
     """The retained images' score at high noise, steered away where a path is undecided, forbidden below; the default.
 
     Args:
-        recall: noise level sigma/alpha above which the retained images are recalled.
-        contrast: how far beyond their score to aim there.
-        subset: retained images that are recalled in a step.
-        margin: how far beyond the retained score to steer.
-        reach: how far, at most, in units of sigma_data.
+        recall: noise level above which retained images are recalled.
+        margin: how far beyond the retained score to steer below it.
         at: noise level below which to forbid.
         steps: of the classifier's training.
     """
-    steered = Steer(margin=margin, reach=reach, classifier=ClassifierSettings(steps=steps))
-    recalled = Redirect(contrast=contrast, subset=subset)
-    term = Windows(above=recalled, below=_over_orthogonal(steered, at), at=recall)
+    steered = Steer(margin=margin, classifier=ClassifierSettings(steps=steps))
+    # As many images as are near a point at this noise level; all of them would have to be in memory.
+    term = Windows(above=Redirect(subset=4096), below=_over_orthogonal(steered, at), at=recall)
     return Method(name="moderate", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 
 
