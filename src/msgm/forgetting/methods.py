@@ -338,8 +338,8 @@ def moderate(
     """The retained images' score at high noise, steered away where a path is undecided, forbidden below; the default.
 
     Args:
-        recall: noise level above which retained images are recalled.
-        margin: how far beyond the retained score to steer below it.
+        recall: noise level above which images are recalled.
+        margin: how far beyond the retained score to steer.
         at: noise level below which to forbid.
         steps: of the classifier's training.
     """
