@@ -25,7 +25,7 @@ from msgm.report.tables import judged_sheets
 
 PAGES = ("sweep.md", "deflect.md", "moderate.md", "redirect.md")
 STORED = ROOT / "docs/results"
-ASKED = (DEFAULT, "steer")
+ASKED = (DEFAULT, "deflect")
 """Of which the pages say how they meet what is asked of a default."""
 
 

@@ -47,8 +47,8 @@ class SweepSettings(UnlearnSettings):
 class SweepEvaluation(EvaluateSettings):
     """How each run of a sweep is audited; see `EvaluateSettings`. Fewer samples and images: the seeds add up."""
 
-    n: int = 250
-    nll_images: int = 15
+    n: int = 200
+    nll_images: int = 10
     nll_check: int = 4
 
 
