@@ -61,7 +61,7 @@ class Budget:
     copies: int = 160
     learn: TrainSettings = field(default_factory=lambda: TrainSettings(steps=2500, batch=64))
     forget: UnlearnSettings = field(default_factory=lambda: UnlearnSettings(batch=48))
-    methods: tuple[str, ...] = ("unseen", "siss", "retrack", "orthogonal", "deflect", "steer")
+    methods: tuple[str, ...] = ("unseen", "siss", "retrack", "orthogonal", "deflect", "steer", "moderate")
     seeds: int = 1
     evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
 
