@@ -532,6 +532,27 @@ def test_webdataset(tmp_path: Path) -> None:
     assert data.dropped == {"note": "text"}
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"0.png": png(pixels(0)), "0.cls": b"cat", "1.png": png(pixels(1)), "1.cls": b"dog"},
+        {"0.png": png(pixels(0)), "0.cls": b"0", "1.jpg": png(pixels(1)), "1.cls": b"1"},
+    ],
+    ids=["text", "suffixes"],
+)
+def test_of_a_whole_webdataset_it_is_said_what_is_wrong(members: dict[str, bytes], tmp_path: Path) -> None:
+    tar(tmp_path / "x.tar", members)
+    with pytest.raises(UserError, match=r"all images need one suffix, and \.cls a whole number") as refused:
+        Source(str(tmp_path / "x.tar")).open()
+    assert "get it again" not in str(refused.value)
+    named: dict[str, bytes] = {}
+    for i, name in enumerate(("dog", "cat")):
+        named |= {f"{i}.png": png(pixels(i)), f"{i}.json": json.dumps({"label": name}).encode()}
+    tar(tmp_path / "y.tar", named)
+    data = Source(str(tmp_path / "y.tar")).open()
+    assert labels(data) == [1, 0] and data.label_names == {0: "cat", 1: "dog"}
+
+
 def test_arrow_on_disk_and_numbers_as_names(tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, DatasetDict, Features
     from datasets import Image as Picture

@@ -5,6 +5,7 @@ It streams: nothing is copied into its own cache. Images stay encoded; decoding 
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,24 @@ def read_files(paths: Sequence[Path], title: str) -> Table:
     except UserError:
         raise
     except Exception as problem:  # whichever of pyarrow, tarfile and datasets finds it
-        raise UserError(f"{files[0][0]}: not a complete {kind} ({first_line(problem)}); get it again") from problem
+        found = first_line(problem)
+        if paths[0].suffix == ".tar" and _complete(paths):
+            raise UserError(
+                f"{files[0][0]}: cannot be read as a WebDataset ({found}); all images need one suffix, and .cls a whole "
+                'number (names go into .json: {"label": "cat"})'
+            ) from problem
+        raise UserError(f"{files[0][0]}: not a complete {kind} ({found}); get it again") from problem
+
+
+def _complete(tars: Sequence[Path]) -> bool:
+    """Whether the archives can be read to their ends, whatever is in them."""
+    try:
+        for path in tars:
+            with tarfile.open(path) as archive:
+                archive.getmembers()
+    except (OSError, tarfile.TarError):
+        return False
+    return True
 
 
 def read_disk(folder: Path, split: str) -> Table:
