@@ -32,8 +32,8 @@ def read_files(paths: Sequence[Path], title: str) -> Table:
         found = first_line(problem)
         if paths[0].suffix == ".tar" and _complete(paths):
             raise UserError(
-                f"{files[0][0]}: cannot be read as a WebDataset ({found}); all images need one suffix, and .cls a whole "
-                'number (names go into .json: {"label": "cat"})'
+                f"{files[0][0]}: cannot be read as a WebDataset ({found}); all images need one suffix, "
+                'and .cls a whole number (names go into .json: {"label": "cat"})'
             ) from problem
         raise UserError(f"{files[0][0]}: not a complete {kind} ({found}); get it again") from problem
 
