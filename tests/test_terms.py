@@ -244,8 +244,8 @@ def test_the_uniform_target_is_one_half_and_drawn_from_the_batchs_generator() ->
     torch.testing.assert_close(gradient, at.detach() - 0.5, rtol=0, atol=error)
 
 
-def test_of_a_subset_only_its_rows_are_asked_for() -> None:
-    """So that more retained images than the memory holds can be recalled; all of them are held once."""
+def test_of_a_subset_only_its_rows_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not at once, so that images of any number and size can be recalled; all of them are held once."""
 
     class Asked:
         device = torch.device("cpu")
@@ -264,10 +264,15 @@ def test_of_a_subset_only_its_rows_are_asked_for() -> None:
     t, eps = torch.full((3,), 0.5, dtype=torch.float64), normal(3, 1, 2, 2, seed=1)
     given = batch(sde, sde.marginal(normal(3, 1, 2, 2, seed=2), t, eps), t, eps, eps)
     given = replace(given, retained=Recalled(rows), generator=torch.Generator().manual_seed(0))
-    PLAIN(subset=8)(given)
+    once = PLAIN(subset=8)(given)
     assert rows.asked == [8]
+    with monkeypatch.context() as patch:  # eight numbers, two images
+        patch.setattr("msgm.forgetting.terms.HELD", 8)
+        again = replace(given, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(PLAIN(subset=8)(again), once)
+    assert rows.asked == [8, 2, 2, 2, 2]
     found = [PLAIN()(given), PLAIN()(given)]
-    assert rows.asked == [8, 50]
+    assert rows.asked == [8, 2, 2, 2, 2, 50]
     torch.testing.assert_close(found, 2 * [PLAIN()(replace(given, retained=Recalled(rows.images)))])
 
 

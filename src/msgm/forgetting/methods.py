@@ -344,7 +344,7 @@ def moderate(
         steps: of the classifier's training.
     """
     steered = Steer(margin=margin, classifier=ClassifierSettings(steps=steps))
-    # As many images as are near a point at this noise level; all of them would have to be in memory.
+    # Not all of them: they need not fit into the memory.
     term = Windows(above=Redirect(subset=4096), below=_over_orthogonal(steered, at), at=recall)
     return Method(name="moderate", forget=term, combine=Weighted(alpha=alpha, every=every), paper="ours")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ def per_image(values: Tensor) -> Tensor:
 
 
 Weighting = Literal["image", "noise"]
+HELD = 2**24
+"""Numbers of a subset of the retained images that are in memory at a time."""
 
 
 def aimed(batch: Noised, target: Tensor, weighting: Weighting) -> Tensor:
@@ -317,7 +319,8 @@ class Redirect(ForgetTerm):
             raise UserError("redirect recalls the retained images, and they are not given; use unlearn or train")
         if 0 < self.subset < (count := len(retained.rows)):
             chosen = torch.randperm(count, generator=batch.generator, device=batch.drawn_on)[: self.subset]
-            images = retained.rows[chosen.to(retained.rows.device)]
+            parts = chosen.to(retained.rows.device).split(max(1, HELD // y[0].numel()))
+            images: Tensor | Iterator[Tensor] = (retained.rows[part] for part in parts)
         else:
             images = retained.all
         centre = y - expand(ratio, y) * batch.eps if self.near == "image" else None
