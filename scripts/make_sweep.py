@@ -45,7 +45,7 @@ def measured(results: dict[str, Any]) -> str:
     every, rows = [Result.from_dict(row) for row in results["rows"]], []
     # What older results had not measured has no column in their tables.
     back = (q for q in quantities.BACK.values() if not q.detail)
-    more = [q for q in (quantities.BENT, *back) if any(found.get(q) for found in every)]
+    more = [q for q in (quantities.CORRECTED, quantities.BENT, *back) if any(found.get(q) for found in every)]
     headings[5:5] = [f"{q.name} %" for q in more]
     for row, found in zip(results["rows"], every, strict=True):
         junk, retained, distance, images, seconds = (
