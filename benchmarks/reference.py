@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msgm.forgetting.batch import Noised
+from msgm.forgetting.batch import Noised, Recalled
 from msgm.forgetting.methods import Method
 from msgm.model.modes import blank, evaluating
 from msgm.model.score import ScoreModel
@@ -118,7 +118,7 @@ class Loop:
         method, settings = self.method, self.settings
         loss = method.retain(self._noised(retain))
         if method.forget is not None:
-            given = None if forget is None else replace(self._noised(forget), retained=pool)
+            given = None if forget is None else replace(self._noised(forget), retained=Recalled(pool))
             loss = method.combine(loss, None if given is None else method.forget(given))
         self.optimizer.zero_grad()
         loss.backward()
