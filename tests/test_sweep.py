@@ -341,7 +341,9 @@ def page_of(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     made = importlib.import_module("make_sweep")
     text = (ROOT / "docs/sweep.md").read_text(encoding="utf-8")
-    return str(importlib.import_module("blocks").filled(text, made.blocks("sweep", results)))
+    grid = json.loads((made.STORED / "grid.json").read_text())
+    blocks = made.blocks("sweep", results) | made.blocks("grid", grid)
+    return str(importlib.import_module("blocks").filled(text, blocks))
 
 
 def test_a_sweep_becomes_a_page(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
