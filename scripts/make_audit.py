@@ -25,7 +25,7 @@ TOLD = {
     "compare": "AUC, change of loss", "invert": "PSNR, search", "locate": "AUC, places",
 }  # fmt: skip
 """The number of each attack that stands for it."""
-FIRST = ("parent", "unseen", "default", "steer")
+FIRST = ("parent", "unseen", "moderate", "default", "steer")
 
 
 def back(audits: dict[str, dict[str, Any]]) -> str:
