@@ -1,5 +1,7 @@
 """README and guide: every command and every block of Python in them runs, with a tiny budget."""
 
+import contextlib
+import io
 import re
 import shlex
 from pathlib import Path
@@ -126,18 +128,23 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile(block, page, "exec"), {})
 
 
+@pytest.fixture(scope="module")
+def options() -> set[str]:
+    """All that the help of any command names."""
+    shown = io.StringIO("--config --print-config --help --version --overwrite ")
+    shown.seek(0, io.SEEK_END)
+    for name in COMMANDS:
+        with contextlib.redirect_stdout(shown), pytest.raises(SystemExit):
+            main([name, "--help"])
+    return set(re.findall(r"--(?:\[no-\])?([a-z][\w.-]*)", shown.getvalue()))
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_every_option_and_command_that_a_page_names_is_there(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_and_command_that_a_page_names_is_there(page: str, options: set[str]) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    shown = ["--config --print-config --help --version --overwrite"]
-    for words in ([name] for name in COMMANDS):
-        with pytest.raises(SystemExit):
-            main([*words, "--help"])
-        shown.append(capsys.readouterr().out)
-    there = set(re.findall(r"--(?:\[no-\])?([a-z][\w.-]*)", " ".join(shown)))
     named = {word.removeprefix("no-").replace("_", "-") for word in re.findall(r"(?<![\w-])--([a-z][\w.-]*\w)", text)}
     # What stands under a name that is given is checked where the command runs.
-    assert {word for word in named if "." not in word} - there == {"extra-index-url"} & named
+    assert {word for word in named if "." not in word} - options == {"extra-index-url"} & named
     assert set(re.findall(r"msgm ([a-z][a-z-]+)", text)) - {"makes"} <= set(COMMANDS)
     assert set(re.findall(r"`make (\w+)", text)) <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
 
