@@ -16,7 +16,7 @@ Origin = Literal["tuned", "scratch"]
 
 METHODS = ("standard", "orthogonal", "obtuse", "unseen", "erasediff")
 """Those that the paper compares, in its order."""
-OURS = ("deflect", "steer")
+OURS = ("moderate", "deflect", "steer")
 
 VARIANTS = {
     str(variant): variant
