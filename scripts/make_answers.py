@@ -5,6 +5,7 @@ whether the page is up to date.
 """
 
 import json
+import math
 import sys
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,20 @@ from typing import Any
 from blocks import ROOT, fill, table
 
 from msgm.experiments.paper.claims import NEAR, SURELY, Claim, Verdict, bounds, claims, higher, lower, near, told
-from msgm.experiments.paper.report import Bounds, Results, floor, likelihood, parts, ratio
-from msgm.experiments.paper.tables import TABLES
+from msgm.experiments.paper.report import (
+    Bounds,
+    Results,
+    bent,
+    draws,
+    floor,
+    frechet,
+    likelihood,
+    parts,
+    ratio,
+    run,
+    share,
+)  # fmt: skip
+from msgm.experiments.paper.tables import OURS, TABLES
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
 from msgm.metrics.rates import wilson
@@ -40,6 +53,15 @@ class Sweep:
         self.rows = {row["method"]: Result.from_dict(row) for row in read(name)["rows"]}
 
     @property
+    def methods(self) -> list[str]:
+        return list(self.rows)
+
+    def quality(self, method: str) -> tuple[float, float]:
+        """Total variation of the kept classes' shares in %, and Fréchet distance."""
+        bent, distance = (self.rows[method].value(each) for each in (quantities.BENT, quantities.FRECHET))
+        return (math.nan if bent is None else 100 * bent, math.nan if distance is None else distance)
+
+    @property
     def floor(self) -> Bounds:
         """What the judge in the package calls a 3 or a 7 among the test digits to retain."""
         confusion = Judge.load("demo").confusion[[0, 1, 2, 4, 5, 6, 8, 9]]
@@ -61,11 +83,22 @@ class Sweep:
 
 
 class Grid:
-    """The fine-tuned VP models of the tables' grid."""
+    """The fine-tuned models of the tables' grid, of one process."""
 
-    def __init__(self, results: Results) -> None:
-        self.results = results
-        self.part = next(each for each in parts(results) if (each.process, each.origin) == ("vp", "tuned"))
+    def __init__(self, name: str, process: str = "vp") -> None:
+        self.results: Results = read(name)
+        self.part = next(each for each in parts(self.results) if (each.process, each.origin) == (process, "tuned"))
+
+    @property
+    def methods(self) -> list[str]:
+        return run(self.results, self.part)
+
+    def junk(self, method: str) -> Bounds | None:
+        return bounds(share(self.results, self.part, method, ["junk"], draws(self.results)[0]))
+
+    def quality(self, method: str) -> tuple[float, float]:
+        """Total variation of the kept classes' shares in %, and Fréchet distance."""
+        return 100 * bent(self.results, self.part, method), frechet(self.results, self.part, method)
 
     @property
     def floor(self) -> Bounds:
@@ -282,38 +315,60 @@ def answered(answers: list[Answer]) -> str:
     return table(("the paper says", "here", "measured (95 % intervals)", "from"), rows)
 
 
-def recipe(mnist: Sweep, small: Sweep, faces: Sweep, cifar: Grid) -> str:
-    """Rates of Unseen, `deflect` and whatever has the least, wherever several were compared."""
+def recipe(sources: list[tuple[str, Sweep | Grid]]) -> str:
+    """In every column: the model before, Unseen, the default, the one before, and what has the least ratio if others.
+
+    A recipe that was not run somewhere has no row there.
+    """
     rows = []
-    for where, source, methods in (
-        ("[MNIST](../sweep.md), 28x28", mnist, list(mnist.rows)),
-        ("[CIFAR-10](../deflect.md#cifar-10), 16x16", small, list(small.rows)),
-        ("[CelebA, Bangs](../deflect.md#faces), 32x32", faces, list(faces.rows)),
-        (
-            "[CIFAR-10](cifar10-gpu.md), 32x32",
-            cifar,
-            list(dict.fromkeys(row["method"] for row in cifar.results["rows"])),
-        ),
-    ):
-        rates = {name: rate for name in methods if name != "standard" and (rate := source.rate(name)) is not None}
-        least = min(rates, key=lambda name: rates[name].value)
-        before = source.rate("standard")
-        assert before is not None
-        cells = [told(each, True) for each in (before, rates["unseen"], rates["deflect"])]
-        rows.append([where, *cells, f"{least}, {told(rates[least], True)}"])
-    return table(("", "Standard", "Unseen", "`deflect`", "least of all"), rows)
+    for where, source in sources:
+        rates = {name: rate for name in source.methods if (rate := source.rate(name)) is not None}
+        least = min((name for name in rates if name != "standard"), key=lambda name: rates[name].value)
+        shown = dict.fromkeys(("standard", "unseen", *OURS, least))
+        for name in (each for each in shown if each in rates):
+            junk, apart = source.junk(name), _apart(source, name)
+            assert junk is not None
+            cells = (f"{100 * junk.value:.1f} %", *map(_plain, source.quality(name)), apart)
+            rows.append((where if name == "standard" else "", f"`{name}`", told(rates[name], True), *cells))
+    return table(("", "recipe", "UR [95 %]", "junk", "TV %", "Fréchet", "D_f - D_g, bits/dim"), rows)
+
+
+def _plain(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
+
+
+def _apart(source: Sweep | Grid, name: str) -> str:
+    """By how many bits/dim forgotten images are less likely than retained ones, where both pass their check."""
+    sides = [source.nll(name, side) for side in ("forget", "retain")]
+    if any(each is None or not each.reliable for each in sides):
+        return "–"
+    forget, retain = (each.value for each in sides if each is not None)
+    return f"{forget - retain:+.2f}"
 
 
 def main() -> int:
-    cifar, toy = Grid(read("cifar10-gpu")), Toy()
-    mnist, scratch, small, faces, demo = map(Sweep, ("sweep", "scratch", "cifar", "celeba", "demo"))
+    cifar, toy = Grid("cifar10-gpu"), Toy()
+    mnist, scratch, demo = map(Sweep, ("sweep", "scratch", "demo"))
     made = {
         "abstract": answered(abstract(cifar, mnist, scratch, toy)),
         "classwise": answered(classwise(cifar, mnist, scratch, demo)),
         "downstream": answered(downstream()),
         "tuned": answered(tuned(cifar)),
         "ablation": answered(ablation(toy)),
-        "recipe": recipe(mnist, small, faces, cifar),
+        "recipe": recipe(
+            [
+                ("[MNIST](../sweep.md), 28x28", mnist),
+                ("[MNIST, small](mnist-small.md), 28x28", Grid("mnist-small", "ve")),
+                ("[CIFAR-10, deer and frogs](../moderate.md#cifar-10), 16x16", Sweep("cifar-a")),
+                ("[CIFAR-10, cars and trucks](../moderate.md#cifar-10), 16x16", Sweep("cifar-cars")),
+                ("[CIFAR-10, small](cifar10-small.md), VP, 16x16", Grid("cifar10-small")),
+                ("[CIFAR-10, small](cifar10-small.md), DDPM, 16x16", Grid("cifar10-small", "ddpm")),
+                ("[CIFAR-10's airplanes, small](table2-airplane-small.md), 16x16", Grid("table2-airplane-small")),
+                ("[CIFAR-10](cifar10-gpu.md), 32x32", cifar),
+                ("[Bangs](../moderate.md#faces), 32x32", Sweep("faces")),
+                ("[Bangs, small](celeba-small.md), 32x32", Grid("celeba-small")),
+            ]
+        ),
     }
     return fill(PAGE, made, check="--check" in sys.argv)
 

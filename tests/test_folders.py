@@ -260,7 +260,7 @@ def test_a_foreign_pipeline_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "m" / "model_index.json").write_text("{}")
     before = contents(tmp_path)
     for ways in ({"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}):
-        with pytest.raises(UserError, match=r"model_index\.json, which no model of msgm"):
+        with pytest.raises(UserError, match=r"model_index\.json, and no record of a run"):
             unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m", **ways))
     assert contents(tmp_path) == before
     (tmp_path / "n").mkdir()

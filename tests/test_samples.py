@@ -123,7 +123,7 @@ def test_images_without_numbers_are_told(tmp_path: Path, capsys: pytest.CaptureF
 def test_pictures_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / "00007.png").write_bytes(b"mine")
     for ways in ({"resume": True}, {"overwrite": True}):
-        with pytest.raises(UserError, match=r"holds 00007\.png, which no samples of msgm made there"):
+        with pytest.raises(UserError, match=r"holds 00007\.png, and no record of a run"):
             draw(stopping(0), 2, tmp_path, identity=NAME, progress=False, **ways)
     assert contents(tmp_path) == {"00007.png": b"mine"}
 

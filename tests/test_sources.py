@@ -81,6 +81,22 @@ def test_names_are_one_however_their_accents_are_written(tmp_path: Path) -> None
 # Tables beside images
 
 
+def test_columns_are_one_however_their_accents_are_written(tmp_path: Path) -> None:
+    apart, joined = "cafe\u0301", "caf\u00e9"
+    for i in range(2):
+        save(tmp_path / f"{i}.png", pixels(i))
+    for written in (apart, joined):
+        (tmp_path / "labels.csv").write_text(f"file,{written}\n0.png,0\n1.png,1\n")
+        data = Source(str(tmp_path)).open()
+        assert list(data.columns) == [joined]
+        for name in (apart, joined, f"'{apart}'"):
+            assert ForgetRequest(f"{name} == 1").mask(data).tolist() == [False, True]
+        for name in (apart, joined):
+            assert labels(Source(str(tmp_path), labels=name).open()) == [0, 1]
+    (tmp_path / "labels.csv").write_text(f"file,{apart},{joined}\n0.png,0,0\n1.png,1,0\n")
+    assert f"1.png: columns of one name, {joined}, with different values" in refusal(tmp_path)
+
+
 def test_tables_of_labels(tmp_path: Path) -> None:
     for name in ("0.png", "1.png"):
         save(tmp_path / "csv" / name, pixels(int(name[0])))
@@ -530,6 +546,9 @@ def test_webdataset(tmp_path: Path) -> None:
     assert torch.equal(data.rows(), torch.stack([pixels(i) for i in range(4)]))
     assert labels(data) == [0, 1, 0, 1] and data.columns["age"].tolist() == [0, 10, 20, 30]
     assert data.dropped == {"note": "text"}
+    tar(tmp_path / "train-2.tar", {"4.png": png(pixels(4)), "4.cls": b"0", "4.json": b'{"label": 1}'})
+    with pytest.raises(UserError, match="columns of one name, label, with different values"):
+        Source(str(tmp_path)).open()
 
 
 @pytest.mark.parametrize(

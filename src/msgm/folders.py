@@ -278,7 +278,10 @@ def _begun(path: Path, making: Making, *, resume: bool, overwrite: bool) -> dict
     if there.get("by") != "msgm" or not isinstance(there.get("identity"), dict):
         clash = sorted(name for name in held if name == IDENTITY or making.makes(name))
         if clash:
-            raise UserError(f"{path} holds {clash[0]}, which no {making.kind} of msgm made there; use another folder")
+            raise UserError(
+                f"{path} holds {clash[0]}, and no record of a run of msgm that made it, so it is not overwritten; use "
+                "another folder"
+            )
         if resume and not overwrite:
             raise UserError(
                 f"{path} holds no {making.kind} of msgm to resume; start one in another folder", option="resume"

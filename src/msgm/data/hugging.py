@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .table import NoSplit, Row, Table, stamps
+from .table import NoSplit, Row, Table, beside, stamps
 
 FEW = 10_000
 """Rows that any Parquet file may have; a larger one has a byte or more for each."""
@@ -141,8 +141,8 @@ def _row(name: str, row: dict[str, Any], key: str) -> Row:
     row = {k: v for k, v in row.items() if not k.startswith("__")}
     if "cls" in row and "label" not in row:  # as WebDataset calls it
         row["label"] = row.pop("cls")
-    flat = {k: v for name, values in row.items() for k, v in _flat(name, values)}
-    return name + (f" ({inner})" if inner else ""), content, flat
+    columns = [column for key, values in row.items() for column in _flat(key, values)]
+    return name + (f" ({inner})" if inner else ""), content, beside(columns, name)
 
 
 def _flat(name: str, value: Any) -> Iterable[tuple[str, Any]]:

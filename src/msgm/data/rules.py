@@ -187,7 +187,7 @@ def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr, rule: str)
     column, other, written = (named or quoted)[0]
     if not written:
         raise UserError(f"rule {rule!r}: `in` wants the column before it and a list after it")
-    name = column.id if isinstance(column, ast.Name) else str(ast.literal_eval(column))
+    name = nfc(column.id if isinstance(column, ast.Name) else str(ast.literal_eval(column)))
     listed = isinstance(other, ast.List | ast.Tuple | ast.Set)
     if listed != (written in ("in", "not in")):
         want = "one number or class name" if listed else "a list in brackets"

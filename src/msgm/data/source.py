@@ -21,7 +21,7 @@ from .folders import read_pictures
 from .images import Images
 from .table import NoSplit, Table, decode, skipping
 
-VERSION = 2
+VERSION = 3
 """Of how images are decoded: caches of another version are not read."""
 
 

@@ -48,6 +48,19 @@ def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     return [(str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths]
 
 
+def beside(values: Iterable[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """What stands beside an image, by column, names as `nfc` writes them.
+
+    Raises UserError for columns of one name that say different things.
+    """
+    found: dict[str, Any] = {}
+    for name, value in ((nfc(name), value) for name, value in values):
+        if name in found and found[name] != value:
+            raise UserError(f"{where}: columns of one name, {name}, with different values; rename one of them")
+        found[name] = value
+    return found
+
+
 @dataclass(kw_only=True)
 class Columns:
     """The values beside the images, column by column."""
@@ -80,7 +93,7 @@ class Columns:
                 dropped[name] = reason
             else:
                 columns[name] = torch.tensor([int(v) for v in values], dtype=torch.int64)
-        chosen = labels or "label"
+        chosen = nfc(labels or "label")
         if chosen not in self.values:
             if labels is not None:
                 known = ", ".join(sorted(columns)) or "none"
@@ -126,9 +139,10 @@ def _unfit(values: Sequence[Any]) -> str:
 
 def _classes(table: Table, column: str) -> tuple[list[str], bool | None]:
     """The names of a column's classes, and whether they are written there as text; None where either would do."""
-    if column in table.names:
-        return [nfc(name) for name in table.names[column]], None
-    values = (value for _, _, row in table.rows if (value := row.get(column)) is not None)
+    if (names := beside(table.names.items(), table.title).get(column)) is not None:
+        return [nfc(name) for name in names], None
+    rows = (beside(row.items(), where) for where, _, row in table.rows)
+    values = (value for row in rows if (value := row.get(column)) is not None)
     first = next(values, None)
     if not isinstance(first, str):  # the others, and with them the bytes of all images, need not be read
         return [], None if first is None else False
@@ -147,9 +161,10 @@ def decode(table: Table, decoder: Decoder, writer: Writer, skip_bad: bool) -> tu
     Sizes and channels must agree, unless the decoder makes them; a grey image among colour ones of a size that was
     asked for becomes colour.
     """
-    columns, named, skipped = Columns(names=table.names), [], []
+    columns, named, skipped = Columns(names=beside(table.names.items(), table.title)), [], []
     first, shape = "", (0, 0, 0)
     for name, content, values in waited_for(table.rows, table.total, "reading images"):
+        values = beside(values.items(), name)
         try:
             if content is None:
                 raise UserError(f"{name}: no image bytes; the images must be inside the file")
