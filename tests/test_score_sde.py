@@ -228,6 +228,13 @@ def test_files_that_are_not_read_are_refused_with_what_to_do(tmp_path: Path, cap
     found["ema"]["shadow_params"].pop()
     torch.save(found, path)
     assert "shadow_params" in refused("c.pth")
+    for average, said in (
+        ({"shadow_params": [0.5] * len(found["ema"]["shadow_params"])}, "not that of its weights"),
+        ({"shadow_params": 3}, "not that of its weights"),
+        (found["ema"]["shadow_params"], "has no shadow_params"),
+    ):
+        torch.save({**found, "ema": average}, path)
+        assert said in refused("c.pth")
     found["model"] = {k: v for k, v in found["model"].items() if "all_modules.5." not in k}
     torch.save(found, path)
     assert "name the function" in refused("c.pth")

@@ -96,8 +96,8 @@ def _average(state: dict[str, Tensor], ema: object, path: Path) -> tuple[dict[st
     if shadow is None:
         return state, ["no average in the file: the last weights"]
     trained = [name for name in state if name != "sigmas" and not name.endswith("all_modules.0.W")]
-    fits = isinstance(shadow, list) and [tuple(v.shape) for v in shadow] == [tuple(state[n].shape) for n in trained]
-    if not fits:
+    shapes = [tuple(v.shape) if isinstance(v, Tensor) else v for v in shadow] if isinstance(shadow, list) else None
+    if shapes != [tuple(state[n].shape) for n in trained]:
         raise UserError(f"{path}: its average (ema.shadow_params) is not that of its weights; save it again")
     return {**state, **dict(zip(trained, shadow, strict=True))}, ["the average of the weights"]
 
