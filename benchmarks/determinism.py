@@ -17,6 +17,7 @@ from torch import Tensor
 from common import Report, arguments, main
 from msgm.cli.options import Data, images_of
 from msgm.data import ForgetRequest
+from msgm.forgetting.methods import moderate
 from msgm.formats import load
 from msgm.likelihood import log_likelihood
 from msgm.model.score import ScoreModel
@@ -54,16 +55,17 @@ class Stop:
         return {}
 
 
-def made(folder: str, out: str, steps: int, n: int, batch: int, stopped: bool) -> dict[str, Tensor]:
+def made(folder: str, out: str, steps: int, classifier: int, n: int, batch: int, stopped: bool) -> dict[str, Tensor]:
     """A short run, samples and likelihoods."""
     model, place = load(folder), Path(out) / "run"
     split = ForgetRequest(RULE).split(images_of(model, Data().of(model), "train"))
     settings = UnlearnSettings(steps=steps, batch=8, warmup=1, save_every=steps // 2)
-    run = {"folder": place, "device": "cpu", "progress": False}
+    run: dict[str, Any] = {"folder": place, "device": "cpu", "progress": False}
+    how: dict[str, Any] = {"method": moderate(steps=classifier), "settings": settings}
     if stopped:
         with suppress(KeyboardInterrupt):
-            unlearn(model, split, settings=settings, run=RunSpec(**run), watch=Stop(steps // 2 + 1))
-    weights = flat(unlearn(model, split, settings=settings, run=RunSpec(**run, resume=stopped)))
+            unlearn(model, split, **how, run=RunSpec(**run), watch=Stop(steps // 2 + 1))
+    weights = flat(unlearn(model, split, **how, run=RunSpec(**run, resume=stopped)))
     likelihoods = log_likelihood(model, split.forget.rows(slice(n)), steps=2, check=False, batch=batch)
     samples = DPMSolver(model, steps=6).sample(n, batch=batch)
     return {"weights": weights, "samples": samples, "likelihoods": likelihoods.nats}
@@ -77,8 +79,10 @@ def losses(out: Path) -> Tensor:
 def run(given: Sequence[str] | None = None) -> Path:
     """The benchmark; the path of its JSON file."""
     options = arguments(
-        __doc__ or "", given, steps=(4, 20, "steps of a run"), n=(8, 24, "samples, and images with a likelihood")
-    )
+        __doc__ or "", given, steps=(4, 20, "steps of a run"),
+        classifier=(50, 600, "steps of the classifier that is trained before"),
+        n=(8, 24, "samples, and images with a likelihood"),
+    )  # fmt: skip
     report = Report(
         name="determinism",
         claim="What changes to the bit, and how much, with one thing changed: weights after a run and its losses, "
@@ -92,7 +96,8 @@ def run(given: Sequence[str] | None = None) -> Path:
             out.mkdir()
             with team(how.get("processes", 1), how.get("threads", 1)) as call:
                 batch, stopped = how.get("batch", options.n // 2), how.get("stopped", False)
-                found[case] = call(made, options.model, str(out), options.steps, options.n, batch, stopped)[0]
+                words = (options.model, str(out), options.steps, options.classifier, options.n, batch, stopped)
+                found[case] = call(made, *words)[0]
             found[case]["losses"] = losses(out)
     report.tables["One thing changed"] = [
         {"changed": case, **{key: said(difference(found[REFERENCE][key], found[case][key])) for key in found[case]}}

@@ -14,6 +14,7 @@ from typing import Any
 from common import Report, arguments, main, percent
 from msgm.cli.options import Data, images_of
 from msgm.data import ForgetRequest, Images
+from msgm.forgetting.methods import moderate
 from msgm.formats import load
 from msgm.formats.ledger import chain
 from msgm.formats.native import RECORD, embedded
@@ -35,6 +36,7 @@ def run(given: Sequence[str] | None = None) -> Path:
         second=("label == 3", "label == 3", "the second request"),
         steps=(100, 300, "steps of each run"),
         batch=(24, 24, "images a step, of each set"),
+        classifier=(100, 600, "steps of the classifier that is trained before"),
         seeds=(3, 3, "runs"),
         n=(300, 1000, "samples judged"),
         ignored=(1, 1, "whether earlier requests are ignored as well, 0 or 1"),
@@ -76,7 +78,8 @@ def _rows(parent: ScoreModel, images: Images, judge: Judge, seed: int, options: 
         if folder is not None and (folder / RECORD).exists():
             return load(folder)
         run = RunSpec(folder=folder, resume=folder is not None, device="cpu", progress=False)
-        return unlearn(start, request.split(images), settings=settings, run=run, **how)
+        method = moderate(steps=options.classifier)
+        return unlearn(start, request.split(images), method=method, settings=settings, run=run, **how)
 
     once = made(parent, first, "first")
     models = [(1, "forget", once), (2, "forget", made(once, second, "second"))]

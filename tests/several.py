@@ -59,8 +59,8 @@ def commands(out: Path, files: Path) -> None:
     auditing.BUDGETS = {"small": AUDIT}
     made, data, judge = out / "made", f"--data {files / 'data'}", f"--judge {files / 'judge'}"
     for words in (
-        f"unlearn {files / 'model'} --out {made} --steps 6 --batch 5 --select --select-every 3 --select-n 8 "
-        f"--select-images 2 {judge} --forget label==1 {data}",
+        f"unlearn {files / 'model'} --out {made} --steps 6 --batch 5 --method.steps 20 --select --select-every 3 "
+        f"--select-n 8 --select-images 2 {judge} --forget label==1 {data}",
         f"sample {made} --out {out / 'samples'} --n 10 --batch 3 --sampler.steps 3",
         f"nll {made} --out {out / 'nll.json'} --n 3 --steps 1 {data}",
         f"evaluate {made} --out {out / 'evaluation'} {judge} --n 12 --sampler.steps 3 --nll-images 3 --nll-steps 1 "
@@ -89,7 +89,7 @@ def killed(out: Path, files: Path) -> None:
 def rest(out: Path, files: Path) -> None:
     """A run, or the rest of it."""
     words = f"unlearn {files / 'model'} --out {out / 'killed'} --steps {2 * KILLED} --batch {BATCH} --resume"
-    main(f"{words} --forget label==1 --data {files / 'data'}".split())
+    main(f"{words} --method.steps 20 --forget label==1 --data {files / 'data'}".split())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import get_type_hints
 import pytest
 import torch
 from PIL import Image
+from tiny import FEW_STEPS
 
 from msgm.choice import Choice
 from msgm.cli import commands
@@ -38,6 +39,7 @@ from msgm.sampling.filters import FILTERS
 RULE = "label in [3, 7]"
 QUICK = ["--threads", "1", "--device", "auto"]
 TINY = ["--steps", "2", "--batch", "4", *QUICK]
+SOON = [*TINY, *FEW_STEPS]
 LOOK = ["-n", "4", "--sampler.steps", "2", "--nll-images", "2", "--nll-steps", "2", "--nll-check", "1"]
 
 
@@ -587,7 +589,7 @@ def test_a_full_disk_leaves_the_previous_model(
 
     monkeypatch.setattr("msgm.storage.os.fsync", full)
     for extra in (["--save-every", "1"], ["--save-every", "9"]):  # in a saved state, and in the model at the end
-        command = ["unlearn", model, "--forget", RULE, "--out", str(before), "--overwrite", *TINY, *extra]
+        command = ["unlearn", model, "--forget", RULE, "--out", str(before), "--overwrite", *SOON, *extra]
         with pytest.raises(SystemExit) as stop:
             main(command)
         assert stop.value.code == 2
@@ -617,7 +619,7 @@ def test_a_foreign_model_needs_its_data_named(tmp_path: Path, out: Path, capsys:
     asked = ["unlearn", str(tmp_path / "foreign"), "--forget", RULE, "--out", str(out)]
     assert "--data" in refused(capsys, *asked)
     assert not out.parent.exists()
-    main([*asked, "--data", "demo", *TINY])
+    main([*asked, "--data", "demo", *SOON])
     assert load(out).record["data"]["name"] == "demo"
     assert json.loads((out / "model_index.json").read_text())["_class_name"] == "DDPMPipeline"
 
@@ -635,11 +637,11 @@ def test_a_record_says_how_the_images_were_read(
         "dir": str(tmp_path),
         "size": 28,
     }
-    main(["unlearn", str(parent), "--forget", "label == 1", "--out", str(out), *TINY])
+    main(["unlearn", str(parent), "--forget", "label == 1", "--out", str(out), *SOON])
     assert load(out).record["data"] == known
 
     moved = pictures.rename(tmp_path / "elsewhere")
-    again = ["unlearn", str(parent), "--forget", "label == 1", "--out", str(tmp_path / "again"), *TINY]
+    again = ["unlearn", str(parent), "--forget", "label == 1", "--out", str(tmp_path / "again"), *SOON]
     assert "say where its images are with --data" in refused(capsys, *again)
     assert "has (1, 40, 40)" in refused(capsys, *again, "--data", moved)
     main([*again, "--data", str(moved), "--data.size", "28"])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import sampled_only, tiny_files
+from tiny import FEW_STEPS, sampled_only, tiny_files
 
 from msgm.cli.main import main
 from msgm.experiments.core import selection
@@ -36,7 +36,7 @@ def test_the_best_watched_checkpoint_is_kept(
 ) -> None:
     monkeypatch.setattr(selection, "evaluate", sampled_only)
     out = tmp_path / "m"
-    main(words("unlearn", files, out, *WATCH))
+    main(words("unlearn", files, out, *FEW_STEPS, *WATCH))
     chosen = load(out).record["selection"]
     assert chosen["step"] in (2, 4) and [w["step"] for w in chosen["watched"]] == [0, 2, 4]
     assert chosen["held_out"]["retain"] == chosen["held_out"]["forget"] == 4
@@ -48,7 +48,7 @@ def test_several_seeds_are_audited_and_averaged(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "m"
-    main(words("unlearn", files, out, "--seeds", "2", *LOOK))
+    main(words("unlearn", files, out, *FEW_STEPS, "--seeds", "2", *LOOK))
     _, first, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith("2 runs on 1 process, about ")
     results = json.loads((out / "results.json").read_text())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import quiet, tiny_files, tiny_model, tiny_split
+from tiny import QUICK, quiet, tiny_files, tiny_model, tiny_split
 
 from msgm import cli
 from msgm.cli.main import main
@@ -195,7 +195,7 @@ def test_every_command_asks_for_room_before_it_writes(
 def test_what_a_run_was_killed_before_is_done_by_the_next(tmp_path: Path) -> None:
     out = tmp_path / "m"
     assert not completed(out)
-    unlearn(tiny_model(), tiny_split(), settings=SHORT, run=RunSpec(folder=out, device="cpu", progress=False))
+    unlearn(tiny_model(), tiny_split(), method=QUICK, settings=SHORT, run=quiet(out))
     ended = (out / IDENTITY).read_bytes()
     note = {key: value for key, value in json.loads(ended).items() if key != "ended"}
     (out / IDENTITY).write_text(json.dumps(note))  # killed after the model was in its place
@@ -249,7 +249,7 @@ def test_the_parents_own_folder_is_spared(tmp_path: Path) -> None:
     before = contents(tmp_path)
     for ways in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(UserError, match="holds the model that the run starts from"):
-            unlearn(load(tmp_path / "m"), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m", **ways))
+            unlearn(load(tmp_path / "m"), tiny_split(), method=QUICK, settings=SHORT, run=quiet(tmp_path / "m", **ways))
     assert contents(tmp_path) == before
 
 
@@ -261,17 +261,17 @@ def test_a_foreign_pipeline_is_not_replaced(tmp_path: Path) -> None:
     before = contents(tmp_path)
     for ways in ({"resume": True}, {"overwrite": True}, {"resume": True, "overwrite": True}):
         with pytest.raises(UserError, match=r"model_index\.json, and no record of a run"):
-            unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m", **ways))
+            unlearn(tiny_model(), tiny_split(), method=QUICK, settings=SHORT, run=quiet(tmp_path / "m", **ways))
     assert contents(tmp_path) == before
     (tmp_path / "n").mkdir()
     (tmp_path / "n" / "notes.txt").write_text("mine")
-    unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "n", overwrite=True))
+    unlearn(tiny_model(), tiny_split(), method=QUICK, settings=SHORT, run=quiet(tmp_path / "n", overwrite=True))
     assert (tmp_path / "n" / "notes.txt").read_text() == "mine" and (tmp_path / "n" / RECORD).exists()
 
 
 def test_a_killed_overwrite_goes_on_as_the_new_run(tmp_path: Path) -> None:
     """The old model stays until the new one is there, and is not taken for it."""
-    unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet(tmp_path / "m"))
+    unlearn(tiny_model(), tiny_split(), method=QUICK, settings=SHORT, run=quiet(tmp_path / "m"))
     old = load(tmp_path / "m").record["weights_sha256"]
     longer = UnlearnSettings(steps=3, batch=4)
 
@@ -285,10 +285,11 @@ def test_a_killed_overwrite_goes_on_as_the_new_run(tmp_path: Path) -> None:
             return {}
 
     with pytest.raises(OSError, match="power"):
-        unlearn(tiny_model(), tiny_split(), settings=longer, run=quiet(tmp_path / "m", overwrite=True), watch=Stop())
+        over = quiet(tmp_path / "m", overwrite=True)
+        unlearn(tiny_model(), tiny_split(), method=QUICK, settings=longer, run=over, watch=Stop())
     assert load(tmp_path / "m").record["weights_sha256"] == old
     # The old run's state, had it been left there, is not that of the new one.
-    unlearn(tiny_model(), tiny_split(), settings=longer, run=quiet(tmp_path / "m", resume=True))
+    unlearn(tiny_model(), tiny_split(), method=QUICK, settings=longer, run=quiet(tmp_path / "m", resume=True))
     record = load(tmp_path / "m").record
     assert record["settings"]["steps"] == 3 and record["weights_sha256"] != old
     assert not (tmp_path / "m" / STATE).exists() and len((tmp_path / "m" / LOG).read_text().splitlines()) == 3
@@ -305,14 +306,18 @@ def test_what_a_run_computes_on(monkeypatch) -> None:
             Runtime.choose(device)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="WORLD_SIZE is 2"):
-        unlearn(tiny_model(), tiny_split(), settings=SHORT, run=quiet())
+        unlearn(tiny_model(), tiny_split(), method=QUICK, settings=SHORT, run=quiet())
 
 
 def test_bfloat16_is_for_the_network_alone(tmp_path: Path) -> None:
     """Its weights stay float32, its losses near those of float32; a model that ships is read in float32."""
     runs = {
         precision: unlearn(
-            tiny_model(dropout=0.0), tiny_split(), settings=SHORT, run=quiet(tmp_path / precision, precision=precision)
+            tiny_model(dropout=0.0),
+            tiny_split(),
+            method=QUICK,
+            settings=SHORT,
+            run=quiet(tmp_path / precision, precision=precision),
         )
         for precision in ("fp32", "bf16")
     }

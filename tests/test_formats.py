@@ -273,7 +273,7 @@ def test_copies_of_the_old_weights_are_not_given_back(tmp_path: Path) -> None:
 
 
 def test_a_foreign_model_is_unlearned_from_and_drawn_by_its_own_library(tmp_path: Path) -> None:
-    from tiny import tiny_files
+    from tiny import FEW_STEPS, tiny_files
 
     from msgm.cli.main import main
 
@@ -284,7 +284,7 @@ def test_a_foreign_model_is_unlearned_from_and_drawn_by_its_own_library(tmp_path
         given = pipeline(tmp_path / name, unet(8), scheduler, kind)
         out = tmp_path / f"{name} safe"
         options = ["--data", str(tmp_path / "data"), "--forget", "label == 1", "--steps", "2", "--batch", "4"]
-        main(["unlearn", str(given), *options, "--out", str(out)])
+        main(["unlearn", str(given), *options, *FEW_STEPS, "--out", str(out)])
         before, after = (load_file(place / "unet" / WEIGHTS) for place in (given, out))
         assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)
         assert (out / "scheduler/scheduler_config.json").read_bytes() == (

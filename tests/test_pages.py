@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny import FEW_STEPS
 
 import msgm
 from msgm.cli.main import COMMANDS, main
@@ -99,8 +100,7 @@ def test_the_commands_of_the_guide_run_in_their_order(place: Path, monkeypatch: 
     monkeypatch.setattr("msgm.metrics.worth.Worth.check", lambda worth: None)
     for words in commands("docs/guide.md"):
         name, select = words[0], "--select" in words
-        # The default recipe trains a classifier first.
-        few = ["--method.steps", "4"] if name == "unlearn" and "--method" not in words else []
+        few = FEW_STEPS if name == "unlearn" and "--method" not in words else []
         main([*words, *TINY[name], *few, *(WATCHED if select else []), "--threads", "1"])
         out = Path(words[words.index("--preview" if name == "request" else "--out") + 1])
         assert out.exists(), words

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny import FEW_STEPS
 
 import msgm
 from msgm.cli.main import main
@@ -86,7 +87,7 @@ def test_unlearn_takes_it_and_its_record_says_so(
     sevens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["unlearn", "demo", "--data", str(sevens), "--data.changed", "ok", "--forget", "label == 7"]
-    words += ["--steps", "2", "--batch", "4", "--out", str(tmp_path / "out")]
+    words += ["--steps", "2", "--batch", "4", *FEW_STEPS, "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit):
         main(words)
     assert "--retain-samples" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from tiny import FEW_STEPS
 
 import msgm
 from msgm.cli.main import main
@@ -71,7 +72,7 @@ MODEL, DATA = ("model", (ScoreModel, Sampler)), ("data", (Images, Source, Split)
 TRIPS = {
     "model of `inpaint`": (*MODEL, ["inpaint", "demo", "--mask", "band", "--data", "demo", *FEW]),
     "model of `evaluate`": (*MODEL, ["evaluate", "demo", *RULE, *TINY]),
-    "data of `unlearn`": (*DATA, ["unlearn", "demo", *RULE, "--steps", "2", "--batch", "4"]),
+    "data of `unlearn`": (*DATA, ["unlearn", "demo", *RULE, "--steps", "2", "--batch", "4", *FEW_STEPS]),
 }
 
 

@@ -15,6 +15,7 @@ from msgm.data import ForgetRequest, Images, Source, Split
 from msgm.errors import Interrupted
 from msgm.experiments.core.evaluate import EvaluateSettings, evaluate
 from msgm.experiments.core.jobs import Task
+from msgm.forgetting.methods import moderate
 from msgm.formats import save
 from msgm.metrics import quantities
 from msgm.metrics.judge import Judge
@@ -27,6 +28,11 @@ from msgm.process.sde import SDE, VESDE
 from msgm.report.results import Result
 from msgm.training import loop as training
 from msgm.training.runs import RunSpec
+
+FEW_STEPS = ["--method.steps", "4"]
+"""Of the default recipe's classifier, which is trained before anything else."""
+QUICK = moderate(steps=4)
+"""The default recipe with such a classifier."""
 
 
 def quiet(folder: Path | None = None, **options: Any) -> RunSpec:
