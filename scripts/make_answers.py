@@ -50,7 +50,9 @@ class Sweep:
     """A sweep's or a demo's results by method; the model that all start from is ``standard``."""
 
     def __init__(self, name: str) -> None:
-        self.rows = {row["method"]: Result.from_dict(row) for row in read(name)["rows"]}
+        results = read(name)
+        self.judge = results.get("judge")
+        self.rows = {row["method"]: Result.from_dict(row) for row in results["rows"]}
 
     @property
     def methods(self) -> list[str]:
@@ -63,7 +65,9 @@ class Sweep:
 
     @property
     def floor(self) -> Bounds:
-        """What the judge in the package calls a 3 or a 7 among the test digits to retain."""
+        """What its judge calls a class to forget among test images to retain; in the package a 3 or a 7."""
+        if self.judge:
+            return Bounds(**{key: self.judge["false_positives"][key] for key in ("value", "low", "high")})
         confusion = Judge.load("demo").confusion[[0, 1, 2, 4, 5, 6, 8, 9]]
         found = wilson(int(confusion[:, [3, 7]].sum()), int(confusion.sum()))
         return Bounds(value=found.value, low=found.low, high=found.high)
@@ -316,7 +320,7 @@ def answered(answers: list[Answer]) -> str:
 
 
 def recipe(sources: list[tuple[str, Sweep | Grid]]) -> str:
-    """In every column: the model before, Unseen, the default, the one before, and what has the least ratio if others.
+    """In every column: the model before, Unseen, ours, and what has the least ratio where that is another.
 
     A recipe that was not run somewhere has no row there.
     """
@@ -330,6 +334,7 @@ def recipe(sources: list[tuple[str, Sweep | Grid]]) -> str:
             assert junk is not None
             cells = (f"{100 * junk.value:.1f} %", *map(_plain, source.quality(name)), apart)
             rows.append((where if name == "standard" else "", f"`{name}`", told(rates[name], True), *cells))
+        rows.append(("", "real images", told(source.floor, True), *[""] * 4))
     return table(("", "recipe", "UR [95 %]", "junk", "TV %", "Fréchet", "D_f - D_g, bits/dim"), rows)
 
 
