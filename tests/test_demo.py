@@ -31,9 +31,9 @@ def test_the_demo_is_resumed_with_its_own_settings_only(tmp_path: Path, monkeypa
     options = {"unlearning": SHORT, "evaluation": LOOK, "command": "msgm demo"}
     with pytest.raises(KeyboardInterrupt, match="what is finished is kept"):
         demo(out, **options)
-    with pytest.raises(UserError, match=r"settings.steps was 1 and is 2"):
+    with pytest.raises(UserError, match=r"settings.steps was 1, is 2"):
         demo(out, **{**options, "unlearning": UnlearnSettings(steps=2, batch=2, warmup=1, save_every=1)}, resume=True)
-    with pytest.raises(UserError, match=r"evaluation.n was 4 and is 5"):
+    with pytest.raises(UserError, match=r"evaluation.n was 4, is 5"):
         demo(
             out,
             **{**options, "evaluation": EvaluateSettings(n=5, sampler=Choice.of("dpm++", steps=2), nll_images=0)},

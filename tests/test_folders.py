@@ -86,11 +86,14 @@ def test_another_kind_and_another_identity_are_refused(tmp_path: Path) -> None:
         ):
             pass
     changed = Making(kind="thing", identity={"settings": {"a": 2, "d": "x" * 50}, "c": [1, 3]}, names=())
-    said = r"settings\.a was 1, is 2; c was \[1, 2\], is \[1, 3\]; settings\.d was not there, is x{12}…\."
+    said = r"settings\.a was 1, is 2; c was \[1, 2\], is \[1, 3\]; settings\.d was not there, is x{24}…\."
     with pytest.raises(UserError, match=said), opened(tmp_path / "a", changed, resume=True):
         pass
     assert contents(tmp_path) == before
     assert differences({"a": {"b": 1.0}}, {"a": {"b": 1.0}}) == {}
+    names = ["unseen", "siss", "retrack", "orthogonal"]
+    found = differences({"names": [*names, "deflect"], "judge": "a"}, {"names": [*names, "moderate"], "judge": None})
+    assert found == {"names": "was …onal', 'deflect'], is …onal', 'moderate']", "judge": "was a, is not there"}
 
 
 def test_places_where_nothing_can_be_written(tmp_path: Path, monkeypatch) -> None:

@@ -261,10 +261,8 @@ def _resumed(path: Path, making: Making, *, resume: bool, overwrite: bool) -> bo
             option="overwrite",
         )
     if changed:
-        lines = [f"{name} {change}" for name, change in changed.items()]
-        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
         raise UserError(
-            f"{path} was begun with other settings, data or parent: {'; '.join(lines[:3])}{more}{why}. "
+            f"{path} was begun with other settings, data or parent: {told(changed)}{why}. "
             f"Resume with the same, or use another folder"
         )
     return True
@@ -306,10 +304,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     """What is not the same in two JSON objects: {"settings.lr": "was 0.001, is 0.002"}."""
     old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
     return {
-        name: f"was {_short(old.get(name))}, is {_short(new.get(name))}"
+        name: "was {}, is {}".format(*_apart(old.get(name), new.get(name)))
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     }
+
+
+def told(changed: Mapping[str, str]) -> str:
+    """The first of `differences`, and how many more there are."""
+    lines = [f"{name} {change}" for name, change in changed.items()]
+    return "; ".join(lines[:3]) + (f" and {len(lines) - 3} more" if len(lines) > 3 else "")
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -319,9 +323,17 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _short(value: Any) -> str:
-    text = "not there" if value is None else str(value)
-    return text if len(text) <= 30 else f"{text[:12]}…"
+def _apart(*values: Any) -> list[str]:
+    """Two values in few letters, long ones from where they are no longer the same."""
+    texts = ["not there" if value is None else str(value) for value in values]
+    same = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    first = max(0, same - 8) if max(map(len, texts)) > 30 else 0
+    return [_short(text, first) for text in texts]
+
+
+def _short(text: str, first: int) -> str:
+    found = text[first:]
+    return ("…" if first else "") + (found if len(found) <= 30 else f"{found[:24]}…")
 
 
 def _held(path: Path) -> set[str]:

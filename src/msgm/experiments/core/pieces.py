@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
+from ...folders import differences, told
 from ...progress import Tick
 from ...report.page import write_json
 from ...storage import read_json
@@ -53,7 +53,7 @@ class Piece:
     def take(self, folder: Path) -> bool:
         """Take the result that the same work has in another folder; whether it is there."""
         job, row = folder / JOB, folder / ROW
-        if not row.exists() or any(differences(read_json(job), json.loads(json.dumps(self.identity)))):
+        if not row.exists() or differences(read_json(job), self.identity):
             return False
         write_json(self.folder / ROW, read_json(row))
         return True
@@ -84,25 +84,8 @@ def begun(path: Path, identity: Mapping[str, Any]) -> bool:
     """Whether the work whose identity is stored at ``path`` was begun; UserError where it is another."""
     if not path.exists():
         return False
-    other = list(differences(read_json(path), json.loads(json.dumps(identity))))
-    if other:
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+    if other := differences(read_json(path), identity):
         raise UserError(
-            f"{path.parent} was begun with other settings: {', '.join(other[:3])}{more}; resume with the same or "
-            "use another folder"
+            f"{path.parent} was begun with other settings: {told(other)}. Resume with the same or use another folder"
         )
     return True
-
-
-def differences(old: Any, new: Any, name: str = "") -> Iterator[str]:
-    """What differs between two JSON values: ``settings.lr was 0.001 and is 0.0001``."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys([*old, *new]):
-            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
-    elif old != new:
-        yield f"{name} was {_short(old)} and is {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else f"{text[:37]}..."
