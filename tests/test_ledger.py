@@ -12,6 +12,7 @@ import torch
 from tiny import quiet, tiny_data, tiny_model
 
 from msgm import UserError
+from msgm.cli.asking import meant
 from msgm.data import ForgetRequest, Images, IndexRequest, Split, request_of, together
 from msgm.forgetting import methods
 from msgm.formats import load, save
@@ -136,11 +137,18 @@ def test_a_rule_by_number_means_the_classes_it_meant(rule: str, names: tuple[str
     )
     record = {"request": {"rule": rule}, "method": {"name": "unseen"}, "data": old.to_dict()}
     assert before(record, old) == ForgetRequest(rule)
+    model = tiny_model()
+    model.record = record
     if said:
         with pytest.raises(UserError, match=said):
             before(record, new)
+        with pytest.raises(UserError, match=said):
+            meant(model, new, ForgetRequest(rule))
     else:
         assert before(record, new) == ForgetRequest(rule)
+        assert meant(model, new, ForgetRequest(rule)) is new
+    # Another request than the model's own, or none, means what it says.
+    assert meant(model, new, ForgetRequest("label in [0, 1]")) is meant(model, new, None) is new
     del record["data"]["classes"]
     assert before(record, new) == ForgetRequest(rule)  # an older record
     with pytest.raises(UserError, match="classes cannot be read"):

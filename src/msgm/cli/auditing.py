@@ -26,7 +26,7 @@ from ..metrics.shares import rules_of
 from ..model.score import ScoreModel
 from ..processes import here
 from ..storage import write_json
-from .asking import Forget
+from .asking import Forget, meant
 from .options import Data, images_of
 from .reading import read_models
 
@@ -104,7 +104,7 @@ def audit(
     found = attack(
         source,
         against=loaded[against],
-        split=asked.split(images_of(source, images, "train")),
+        split=asked.split(meant(source, images_of(source, images, "train"), asked)),
         held=asked.split(images_of(source, images, "test")),
         judge=Judge.load(judge),
         out=out,

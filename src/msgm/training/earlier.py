@@ -63,10 +63,16 @@ def _check_same(request: Request, entry: Mapping[str, Any], data: Images) -> Non
     alike = all(entry.get(key) == told.get(key) for key in ("name", "labels"))
     if not alike or not isinstance(request, ForgetRequest | FileRequest | ImageRequest):
         raise UserError(f"these are images of {data.name}, not those of {entry.get('name', 'its record')}")
+    same_classes(request, entry, data)
+
+
+def same_classes(request: Request, entry: Mapping[str, Any], data: Images) -> None:
+    """UserError where a number in a rule means another class of these images than of those that a record names."""
     before = _classes(entry)
-    if before and isinstance(request, ForgetRequest):
-        for number, (was, now) in renumbered(request.rule, before, data.label_names).items():
-            raise UserError(f"label {number} was {was!r}, and is {now!r} here; state it by name")
+    for each in parts(request) if before else ():
+        if isinstance(each, ForgetRequest):
+            for number, (was, now) in renumbered(each.rule, before, data.label_names).items():
+                raise UserError(f"label {number} was {was!r}, and is {now!r} here; state it by name")
 
 
 def _classes(entry: Mapping[str, Any]) -> dict[int, str]:
