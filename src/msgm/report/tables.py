@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,15 @@ class Sheet:
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     legend: str = ""
+
+    @property
+    def words(self) -> set[int]:
+        """The columns that hold words; cells of the others are numbers, or empty."""
+        return {
+            place
+            for place in range(len(self.headings))
+            if place == 0 or not all(re.match(r"[-+±–†]*\d|[-–]?$|nan", row[place]) for row in self.rows)
+        }
 
 
 def columns(rows: Sequence[Result]) -> dict[str, str]:
