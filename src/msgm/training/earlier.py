@@ -72,7 +72,7 @@ def same_classes(request: Request, entry: Mapping[str, Any], data: Images) -> No
     for each in parts(request) if before else ():
         if isinstance(each, ForgetRequest):
             for number, (was, now) in renumbered(each.rule, before, data.label_names).items():
-                raise UserError(f"label {number} was {was!r}, and is {now!r} here; state it by name")
+                raise UserError(f"label {number} was {was!r}, and is {now!r} here; state it by name", option="forget")
 
 
 def _classes(entry: Mapping[str, Any]) -> dict[int, str]:
