@@ -12,7 +12,7 @@ import torch
 from tiny import quiet, tiny_data, tiny_model
 
 from msgm import UserError
-from msgm.cli.asking import meant
+from msgm.cli.options import meant
 from msgm.data import ForgetRequest, Images, IndexRequest, Split, request_of, together
 from msgm.forgetting import methods
 from msgm.formats import load, save

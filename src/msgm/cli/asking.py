@@ -14,8 +14,7 @@ from ..metrics.judge import Judge
 from ..metrics.shares import rules_of
 from ..model.score import ScoreModel
 from ..storage import read_text
-from ..training.earlier import same_classes
-from .options import images_of, say
+from .options import images_of, meant, say
 
 WAYS = "--forget RULE, --forget-list FILE, --forget-dir FOLDER or --forget-index ROWS"
 
@@ -81,14 +80,6 @@ class Forget:
 def looked_at(model: ScoreModel, source: Source, request: Request | None) -> Images:
     """The images that a request parts: test images, or training images where it names some of these."""
     return meant(model, images_of(model, source, "train" if request is not None and request.lists else "test"), request)
-
-
-def meant(model: ScoreModel, images: Images, request: Request | None) -> Images:
-    """The images; UserError where the model's own request means another class of them than of those of its record."""
-    own = model.record.get("request")
-    if own and images.label_names and request == request_of(own):
-        same_classes(request, model.record.get("data") or {}, images)
-    return images
 
 
 def judge_of(request: Request, judge: str | None, device: str = "cpu") -> Judge | None:

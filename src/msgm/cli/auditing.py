@@ -26,8 +26,8 @@ from ..metrics.shares import rules_of
 from ..model.score import ScoreModel
 from ..processes import here
 from ..storage import write_json
-from .asking import Forget, meant
-from .options import Data, images_of
+from .asking import Forget
+from .options import Data, images_of, meant
 from .reading import read_models
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..choice import Choice
-from ..data import Images, Request, Source, Split
+from ..data import Images, Request, Source, Split, request_of
 from ..data.decode import Background, Mode
 from ..errors import UserError
 from ..experiments.core.evaluate import retain_confidence
@@ -24,6 +24,7 @@ from ..progress import note
 from ..report.results import Results
 from ..report.tables import Columns, legend, screen_tables
 from ..sampling.filters import FILTERS, Filter
+from ..training.earlier import same_classes
 from ..training.runtime import Runtime
 
 
@@ -159,9 +160,17 @@ def build_filter(
         raise UserError(f"filter {name} needs a request: say what is to be avoided with --forget RULE")
     if guide is not None:
         return make(model, guide.log_retain(forget_classes(request, guide, "guide"), model.space))
-    split = request.split(images_of(model, source or Data().of(model), "train"))
+    split = request.split(meant(model, images_of(model, source or Data().of(model), "train"), request))
     images = model.space.to_model(split.forget.rows())
     return make(model, images) if name == "repel" else make(model, images, model.space.to_model(split.retain.rows()))
+
+
+def meant(model: ScoreModel, images: Images, request: Request | None) -> Images:
+    """The images; UserError where the model's own request means another class of them than of those of its record."""
+    own = model.record.get("request")
+    if own and images.label_names and request == request_of(own):
+        same_classes(request, model.record.get("data") or {}, images)
+    return images
 
 
 def refuse_unused(filter: Choice | None, **given: Any) -> None:

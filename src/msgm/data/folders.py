@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..storage import read_text
 from .names import nfc
 from .rows import records
-from .table import NAMED, NoSplit, Table, stamps
+from .table import NAMED, NoSplit, Table, beside, stamps
 
 TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "validation", "valid")
 """Names of the folders of a split, in any case and also with ``set`` after them; the first that is there is meant."""
@@ -246,7 +246,7 @@ def _entries(table: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise UserError(f"{table}: needs a column {' or '.join(wanted)}; found {', '.join(row) or 'nothing'}")
         if (name := row.pop(key)) in (None, ""):
             raise UserError(f"{table}: a row names no file in its column {key}; fill it in, or take the row out")
-        yield str(name), row
+        yield str(name), beside(row.items(), f"{table}, {name}")
 
 
 def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
@@ -259,7 +259,8 @@ def _attributes(path: Path) -> Iterator[tuple[str, dict[str, int]]]:
         file, *values = line.split() or [""]
         if len(values) != len(names) or not set(values) <= {"1", "-1"}:
             raise UserError(f"{path}, line {number}: a file name and {len(names)} times 1 or -1 expected")
-        yield file, {name: int(value == "1") for name, value in zip(names, values, strict=True)}
+        found = ((name, int(value == "1")) for name, value in zip(names, values, strict=True))
+        yield file, beside(found, f"{path}, {file}")
 
 
 def _part(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .names import nfc
 from .table import NoSplit, Row, Table, beside, stamps
 
 FEW = 10_000
@@ -114,7 +115,7 @@ def _table(parts: Sequence[tuple[str, Any]], title: str, about: str, files: Sequ
     key = _image_column(features, where)
     if isinstance(features[key], Image):
         parts = [(name, part.cast_column(key, Image(decode=False))) for name, part in parts]
-    names = {name: kind.names for name, kind in features.items() if isinstance(kind, ClassLabel)}
+    names = {nfc(name): kind.names for name, kind in features.items() if isinstance(kind, ClassLabel)}
     return Table(rows=_rows(parts, key), total=None, title=title, about=about, files=files, names=names)
 
 

@@ -28,7 +28,10 @@ NAMED = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Images that are not decoded yet. ``names[column]`` are class names; ``files`` say when it must be read again."""
+    """Images that are not decoded yet. ``names[column]`` are class names; ``files`` say when it must be read again.
+
+    Columns are called as `beside` calls them.
+    """
 
     rows: Iterable[Row]
     total: int | None
@@ -139,10 +142,9 @@ def _unfit(values: Sequence[Any]) -> str:
 
 def _classes(table: Table, column: str) -> tuple[list[str], bool | None]:
     """The names of a column's classes, and whether they are written there as text; None where either would do."""
-    if (names := beside(table.names.items(), table.title).get(column)) is not None:
-        return [nfc(name) for name in names], None
-    rows = (beside(row.items(), where) for where, _, row in table.rows)
-    values = (value for row in rows if (value := row.get(column)) is not None)
+    if column in table.names:
+        return [nfc(name) for name in table.names[column]], None
+    values = (value for _, _, row in table.rows if (value := row.get(column)) is not None)
     first = next(values, None)
     if not isinstance(first, str):  # the others, and with them the bytes of all images, need not be read
         return [], None if first is None else False
@@ -161,10 +163,9 @@ def decode(table: Table, decoder: Decoder, writer: Writer, skip_bad: bool) -> tu
     Sizes and channels must agree, unless the decoder makes them; a grey image among colour ones of a size that was
     asked for becomes colour.
     """
-    columns, named, skipped = Columns(names=beside(table.names.items(), table.title)), [], []
+    columns, named, skipped = Columns(names=table.names), [], []
     first, shape = "", (0, 0, 0)
     for name, content, values in waited_for(table.rows, table.total, "reading images"):
-        values = beside(values.items(), name)
         try:
             if content is None:
                 raise UserError(f"{name}: no image bytes; the images must be inside the file")
