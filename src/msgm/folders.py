@@ -87,9 +87,7 @@ def ready(out: str | os.PathLike[str], making: Making, *, resume: bool = False, 
     def look() -> None:
         path = place(out)
         _begun(path, making, resume=resume, overwrite=overwrite)
-        if (path / LOCK).exists():
-            with _locked(path, path / LOCK):
-                pass
+        _free(path)
 
     here().told(look)
 
@@ -201,9 +199,15 @@ def lock(folder: Path) -> AbstractContextManager[None]:
 
 def unlocked(folder: Path) -> None:
     """What the lock of a process that died has left goes; one that is held stays."""
+    with suppress(UserError):
+        _free(folder)
+
+
+def _free(folder: Path) -> None:
+    """Take the lock that is there and let go of it, which removes it; UserError if it is held."""
     if (folder / LOCK).exists():
-        with suppress(UserError), lock(folder):
-            pass
+        with ExitStack() as taken:
+            taken.enter_context(lock(folder))
 
 
 @contextmanager
